@@ -1,0 +1,125 @@
+"""Configuration as data: frozen pydantic models, YAML files, dotted overrides."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moss.errors import ConfigError
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class StageConfig(Config):
+    """What every stage of the road needs: where its run lives and the seed it draws from."""
+
+    workspace: str = "runs/tiny"
+    """Folder or fsspec URL that holds the runs of one road."""
+    run_id: str
+    """Name of this run inside the workspace; for a checkpoint, the model's name (MOSS-SFT)."""
+    seed: int = 42
+
+    def run_path(self, reference: str) -> str:
+        """Path of another run: a bare run id of this workspace, or a path or URL as it stands."""
+        return reference if "/" in reference else f"{self.workspace.rstrip('/')}/{reference}"
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(
+    config_class: type[C], path: str | Path, overrides: Sequence[str] = ()
+) -> C:
+    """Read a YAML file, apply `a.b=value` overrides (values are YAML), validate.
+
+    Raises:
+        ConfigError: file missing or not a mapping, unknown key (with the nearest known one), or a
+            value out of bounds; every fault of the file in one message.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"config file {file} does not exist; check --config")
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file} holds a {type(data).__name__}, expected a mapping of keys")
+    for override in overrides:
+        _apply_override(data, override)
+    return parse_config(config_class, data, source=str(file))
+
+
+def parse_config(config_class: type[C], data: Mapping[str, object], *, source: str) -> C:
+    """Validate a mapping; see `load_config`. `source` names it in messages."""
+    try:
+        return config_class.model_validate(dict(data))
+    except ValidationError as error:
+        lines = [_describe(config_class, dict(item)) for item in error.errors()]
+        raise ConfigError(f"{source}:\n" + "\n".join(f"  - {line}" for line in lines)) from error
+
+
+def config_digest(config: Config) -> str:
+    """sha256 of the resolved config in canonical JSON, hex."""
+    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML that `load_config` reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply_override(data: dict[str, object], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {override!r} is not of the form section.key=value")
+    node = data
+    *parents, leaf = key.split(".")
+    for name in parents:
+        child = node.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
+        node = child
+    node[leaf] = yaml.safe_load(text)
+
+
+def _describe(config_class: type[Config], error: dict[str, object]) -> str:
+    location = error["loc"]
+    assert isinstance(location, tuple)
+    dotted = ".".join(str(part) for part in location)
+    if error["type"] == "extra_forbidden":
+        known = sorted(set(_known_keys(config_class)))
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+        return f"unknown key {dotted!r}{hint}"
+    if error["type"] == "missing":
+        return f"key {dotted!r} is missing; it has no default"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{dotted or 'config'}: {message} (got {error.get('input')!r})" if dotted else message
+
+
+def _known_keys(config_class: type[BaseModel]) -> Iterator[str]:
+    for name, field in config_class.model_fields.items():
+        yield name
+        for inner in _models_in(field.annotation):
+            yield from _known_keys(inner)
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+        return
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
