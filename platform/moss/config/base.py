@@ -38,9 +38,7 @@ class StageConfig(Config):
 C = TypeVar("C", bound=Config)
 
 
-def load_config(
-    config_class: type[C], path: str | Path, overrides: Sequence[str] = ()
-) -> C:
+def load_config(config_class: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     """Read a YAML file, apply `a.b=value` overrides (values are YAML), validate.
 
     Raises:
