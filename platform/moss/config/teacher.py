@@ -1,0 +1,103 @@
+"""Where the teacher is, how hard it may be driven, and what it may cost."""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from moss.config.base import Config
+
+TeacherRole = Literal[
+    "prompts",
+    "warmup_conversations",
+    "conversations",
+    "user_simulator",
+    "tools",
+    "classifier",
+    "difficulty",
+    "judge",
+]
+"""The steps that ask a teacher; each names its model in `TeacherConfig.models`."""
+
+PAPER_MODELS: dict[TeacherRole, str] = {
+    "prompts": "text-davinci-003",
+    "warmup_conversations": "text-davinci-003",
+    "conversations": "gpt-3.5-turbo",
+    "user_simulator": "gpt-3.5-turbo",
+    "tools": "text-davinci-003",
+    "classifier": "text-davinci-002",
+    "difficulty": "gpt-3.5-turbo",
+    "judge": "gpt-4",
+}
+"""Sections 5, 6, 7.1 and 8.1; `user_simulator` and `difficulty` are ours (section 6 names none)."""
+
+
+class ModelPrice(Config):
+    """What one model costs, in US dollars per million tokens."""
+
+    prompt: Decimal = Field(ge=0)
+    completion: Decimal = Field(ge=0)
+
+
+class TeacherConfig(Config):
+    """One OpenAI-compatible endpoint and the limits of this run on it."""
+
+    base_url: str | None = None
+    """Such as `https://host/v1`. None: `TEACHER_BASE_URL`, else the embedded offline teacher."""
+    api_key_env: str = "TEACHER_API_KEY"
+    """Environment variable that holds the key; the key itself never stands in a config."""
+    concurrency: int = Field(64, ge=1)
+    """Most requests in flight at once, over all callers of the run."""
+    num_callers: int = Field(1, ge=1)
+    """Caller actors that share `concurrency`; one fills about 300 requests/s of a core."""
+    timeout_s: float = Field(60.0, gt=0)
+    """Bound of one HTTP request, connect to last byte."""
+    max_attempts: int = Field(8, ge=1)
+    backoff_s: float = Field(0.5, ge=0)
+    """First wait between attempts; doubles each time, with jitter, unless Retry-After says more."""
+    max_backoff_s: float = Field(30.0, ge=0)
+    max_retry_after_s: float = Field(300.0, ge=0)
+    """A longer Retry-After ends the run instead of being waited for."""
+    budget_tokens: int | None = Field(None, gt=0)
+    """Prompt plus completion tokens this run may use; reserved before sending, never exceeded."""
+    budget_usd: Decimal | None = Field(None, gt=0)
+    prices: dict[str, ModelPrice] = Field(default_factory=dict)
+    """Model name -> price; needed for `budget_usd`, and for spend in reports."""
+    models: dict[TeacherRole, str] = Field(default_factory=lambda: dict(PAPER_MODELS))
+    """Role -> model name at the endpoint; roles left out keep the paper's model."""
+    completion_models: tuple[str, ...] = ()
+    """Models that answer only `/completions`, so that single prompts are sent there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def unnamed_roles_keep_the_papers_model(cls, data: object) -> object:
+        """Fill `models` up with the paper's names."""
+        if isinstance(data, dict) and isinstance(data.get("models"), dict):
+            return {**data, "models": {**PAPER_MODELS, **data["models"]}}
+        return data
+
+    @model_validator(mode="after")
+    def money_budget_needs_prices(self) -> Self:
+        """A cap in dollars cannot hold for a model whose price is unknown."""
+        unpriced = sorted(set(self.models.values()) - set(self.prices))
+        if self.budget_usd is not None and unpriced:
+            raise ValueError(
+                f"budget_usd={self.budget_usd} but no price for {', '.join(unpriced)}; add them "
+                "under prices, or cap with budget_tokens"
+            )
+        return self
+
+    def model(self, role: TeacherRole) -> str:
+        """Name of the model that plays `role`."""
+        return self.models[role]
+
+    def with_base_url(self, base_url: str) -> TeacherConfig:
+        """The same config pointed at `base_url`."""
+        return self.model_copy(update={"base_url": base_url.rstrip("/")})
+
+    def api_key(self) -> str | None:
+        """The key from the environment; None where the variable is unset or empty."""
+        return os.environ.get(self.api_key_env) or None
