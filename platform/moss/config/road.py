@@ -1,0 +1,91 @@
+"""Configuration of a road: which stages run, on which cluster, with which teacher."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal, Self
+
+from pydantic import Field, JsonValue, model_validator
+
+from moss.config.base import Config
+
+RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class StagePlan(Config):
+    """One stage of the road: a job, its config and the runs it waits for."""
+
+    job: str = Field(pattern=r"^[a-z][a-z_]*$")
+    """Module under `jobs/`, such as `train_sft`."""
+    run_id: str = Field(pattern=RUN_ID_PATTERN)
+    """Name of the run in the workspace; for a checkpoint, the model's name."""
+    config: str = "tiny"
+    """Name under `jobs/configs/<job>/`, or a path to a YAML file."""
+    set: dict[str, JsonValue] = Field(default_factory=dict)
+    """Overrides of the config, dotted key to value."""
+    needs: tuple[str, ...] = ()
+    """Run ids that must be finished first."""
+    uses_teacher: bool = False
+    """True if the stage calls the LLM endpoint; the offline teacher ends after the last of them."""
+    kind: Literal["batch", "service"] = "batch"
+    """A `service` stage is finished while what it deployed answers, not for ever."""
+    timeout_s: float = Field(1800.0, gt=0)
+    """Longest a running stage may take before the road stops it."""
+
+
+class LocalClusterConfig(Config):
+    """The cluster that a road starts on this machine when no address is given."""
+
+    num_cpus: int = Field(2, ge=1)
+    """CPUs the cluster offers; more than the machine has is allowed, stages then take turns."""
+    object_store_memory_bytes: int = Field(300_000_000, ge=80_000_000)
+    start_timeout_s: float = Field(180.0, gt=0)
+    """Longest to wait for the cluster and its Jobs API."""
+    min_memory_bytes: int = Field(4 * 1024**3, ge=0)
+    """Memory that must be free before the cluster starts."""
+    min_disk_bytes: int = Field(2 * 1024**3, ge=0)
+    """Free disk that the workspace must have."""
+
+
+class RoadTeacherConfig(Config):
+    """The LLM endpoint of the road; see `moss.config.teacher` for each stage's models."""
+
+    base_url: str | None = None
+    """OpenAI-compatible endpoint (…/v1). None: `TEACHER_BASE_URL`, else the offline teacher."""
+    start_timeout_s: float = Field(90.0, gt=0)
+    """Longest to wait for the offline teacher to answer."""
+    request_timeout_s: float = Field(15.0, gt=0)
+    """Longest to wait for the endpoint when it is checked before the first stage."""
+
+
+class RoadConfig(Config):
+    """A whole road: `python -m jobs.run_road --config tiny`."""
+
+    name: str = Field(pattern=RUN_ID_PATTERN)
+    """Part of every submission id, so that a resumed road finds its own jobs."""
+    workspace: str = "runs/tiny"
+    """Folder or fsspec URL that holds the runs; every node of the cluster must reach it."""
+    address: str | None = None
+    """Jobs API of a Ray cluster (http://head:8265). None starts a cluster on this machine."""
+    cluster: LocalClusterConfig = LocalClusterConfig()
+    teacher: RoadTeacherConfig = RoadTeacherConfig()
+    stages: tuple[StagePlan, ...] = Field(min_length=1)
+    max_parallel_stages: int = Field(1, ge=1)
+    max_attempts: int = Field(2, ge=1)
+    """How often a stage that crashed is started; one that reported a clear error is not retried."""
+    entrypoint_num_cpus: float = Field(0.01, ge=0)
+    """CPU share of a stage's driver; its actors ask for their own."""
+    poll_interval_s: float = Field(0.5, gt=0)
+    request_timeout_s: float = Field(60.0, gt=0)
+    """Longest to wait for one answer of the Jobs API."""
+    num_log_lines: int = Field(30, ge=1)
+    """Lines of a failed stage's log that are shown."""
+
+    @model_validator(mode="after")
+    def run_ids_are_unique(self) -> Self:
+        """Two stages must not share a run folder."""
+        counts = Counter(stage.run_id for stage in self.stages)
+        twice = [run_id for run_id, count in counts.items() if count > 1]
+        if twice:
+            raise ValueError(f"run_id {', '.join(twice)} names more than one stage; rename one")
+        return self
