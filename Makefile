@@ -1,0 +1,40 @@
+# Every target sets up what it needs, once: .venv is made by .ci/setup and stamped.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+SIZE ?= tiny
+
+export RAY_USAGE_STATS_ENABLED ?= 0
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo stop test check clean-runs
+
+help:
+	@echo "make demo        the whole road at '$(SIZE)' size, then a chat page (SIZE=tiny)"
+	@echo "make stop        end exactly what 'make demo' started"
+	@echo "make test        all tests; needs no network"
+	@echo "make check       format, lint, types, import contracts, module and function sizes"
+	@echo "make clean-runs  delete runs/ (datasets, checkpoints, reports)"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt overrides-cpu.txt .ci/setup
+	@.ci/setup
+	@touch $@
+
+demo: $(STAMP)
+	@$(PYTHON) -m jobs.run_road --config $(SIZE)
+
+stop: $(STAMP)
+	@$(PYTHON) -m jobs.run_road --stop --config $(SIZE)
+
+test: $(STAMP)
+	@.ci/test
+
+check: $(STAMP)
+	@.ci/check
+
+clean-runs:
+	@if [ -x $(PYTHON) ] && [ -d runs ]; then $(PYTHON) -m jobs.run_road --stop --config $(SIZE) || true; fi
+	@rm -rf runs && echo "runs/ is gone"

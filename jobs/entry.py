@@ -1,0 +1,167 @@
+"""What every `python -m jobs.<name>` does before its own work: flags, config, errors, exit codes.
+
+    python -m jobs.train_sft --config tiny --set optimizer.learning_rate=1e-3 --run-id MOSS-SFT
+
+Light on purpose: parsing flags and `--help` import neither Ray nor torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from moss.config import StageConfig, load_config
+from moss.errors import ConfigError, MossError
+
+C = TypeVar("C", bound=StageConfig)
+
+CONFIGS = Path(__file__).resolve().parent / "configs"
+
+RAY_WORKING_DIRS = "working_dir_files"
+"""Folder in which Ray unpacks what `ray job submit --working-dir` uploaded."""
+
+EXIT_CONFIG = 2
+"""The user's config or flags are wrong; nothing was started."""
+EXIT_FAILED = 3
+"""The stage stopped with an error of `moss.errors`; its message was printed."""
+EXIT_INTERRUPTED = 130
+
+
+def run_job(
+    job: str,
+    config_class: type[C],
+    body: Callable[[C], None],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse flags, load the stage's config, run `body` with it; returns the exit code.
+
+    Args:
+        job: name of the module in `jobs/`, which is also its folder in `jobs/configs/`.
+        config_class: the stage's config; its docstring is the text of `--help`.
+        body: the stage's work; imports heavy libraries itself.
+        argv: flags; those of the process when None.
+    """
+    parser = build_parser(job, config_class)
+    flags = parser.parse_args(argv)
+
+    def work() -> None:
+        config = resolve_config(job, config_class, flags)
+        refuse_lost_workspace(config)
+        if flags.restart:
+            discard_run(config)
+        body(config)
+
+    return guarded(job, work)
+
+
+def guarded(job: str, work: Callable[[], None]) -> int:
+    """Run `work`; errors of `moss.errors` become one message on stderr and an exit code."""
+    try:
+        work()
+    except ConfigError as error:
+        return _report(job, error, EXIT_CONFIG)
+    except MossError as error:
+        return _report(job, error, EXIT_FAILED)
+    except KeyboardInterrupt:
+        print(f"{job}: interrupted; run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def build_parser(job: str, config_class: type[StageConfig]) -> argparse.ArgumentParser:
+    """The flags that all jobs share; a job with flags of its own adds them to this parser."""
+    description = (config_class.__doc__ or "").strip().partition("\n")[0]
+    parser = argparse.ArgumentParser(prog=f"python -m jobs.{job}", description=description)
+    sizes = ", ".join(shipped_sizes(job)) or "none yet"
+    parser.add_argument(
+        "--config",
+        default="tiny",
+        metavar="NAME|PATH",
+        help=f"a size shipped in jobs/configs/{job} ({sizes}) or a YAML file (default: tiny)",
+    )
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one value, dotted key; may be given many times",
+    )
+    parser.add_argument("--run-id", help="name of this run's folder in the workspace")
+    parser.add_argument("--workspace", help="folder or URL that holds the runs")
+    parser.add_argument(
+        "--restart", action="store_true", help="delete what this run has so far and start over"
+    )
+    return parser
+
+
+def resolve_config(job: str, config_class: type[C], flags: argparse.Namespace) -> C:
+    """The config that the flags name, overrides applied.
+
+    Raises:
+        ConfigError: no such file, unknown key, bad value.
+    """
+    overrides = list(flags.overrides)
+    for key in ("run_id", "workspace"):
+        value = getattr(flags, key)
+        if value is not None:
+            overrides.append(f"{key}={json.dumps(value)}")
+    return load_config(config_class, config_path(job, flags.config), overrides)
+
+
+def config_path(job: str, name: str) -> Path:
+    """The YAML file that `--config NAME|PATH` means.
+
+    Raises:
+        ConfigError: neither a shipped size nor a file.
+    """
+    shipped = CONFIGS / job / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    path = Path(name)
+    if path.is_file():
+        return path
+    sizes = ", ".join(shipped_sizes(job)) or "none"
+    raise ConfigError(
+        f"--config {name!r} is neither a file nor a size of {job}; sizes shipped: {sizes}"
+    )
+
+
+def shipped_sizes(job: str) -> list[str]:
+    """Names of the configs in `jobs/configs/<job>`, sorted."""
+    return sorted(path.stem for path in (CONFIGS / job).glob("*.yaml"))
+
+
+def discard_run(config: StageConfig) -> None:
+    """Delete the run's folder, if it is one that a run made."""
+    from moss import storage  # pyarrow is slow to import; only --restart needs it
+
+    folder = storage.join(config.workspace, config.run_id)
+    if not storage.exists(folder):
+        return
+    if not storage.exists(storage.join(folder, "config.yaml")):
+        raise ConfigError(
+            f"--restart would delete {folder}, but it holds no config.yaml, so no run made it; "
+            "check --workspace and --run-id"
+        )
+    storage.remove(folder)
+
+
+def refuse_lost_workspace(config: StageConfig) -> None:
+    """A relative workspace in a submitted job would lie in Ray's copy of the tree, soon deleted."""
+    relative = "://" not in config.workspace and not Path(config.workspace).is_absolute()
+    if relative and RAY_WORKING_DIRS in Path.cwd().parts:
+        raise ConfigError(
+            f"workspace={config.workspace!r} is relative, but this job runs in Ray's temporary "
+            "copy of the working directory; give an absolute path or URL that every node "
+            "reaches, for example --workspace /shared/runs"
+        )
+
+
+def _report(job: str, error: MossError, code: int) -> int:
+    print(f"{job}: {type(error).__name__}: {error}", file=sys.stderr)
+    return code
