@@ -153,5 +153,5 @@ def test_submission_ids_are_read_back(run_id: str, attempt: int) -> None:
 
 def test_two_stages_cannot_share_a_run_folder() -> None:
     stage = {"job": "stub", "run_id": "a"}
-    with pytest.raises(ConfigError, match="a names more than one stage"):
-        parse_config(RoadConfig, {"name": "r", "stages": [stage, stage]}, source="road.yaml")
+    with pytest.raises(ConfigError, match="run_id a is used twice"):
+        parse_config(RoadConfig, {"stages": [stage, stage]}, source="road.yaml")

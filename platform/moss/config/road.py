@@ -7,7 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from moss.config.base import Config
+from moss.config.base import Config, StageConfig
+from moss.config.teacher import TeacherConfig
 
 RUN_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -47,28 +48,18 @@ class LocalClusterConfig(Config):
     """Free disk that the workspace must have."""
 
 
-class RoadTeacherConfig(Config):
-    """The LLM endpoint of the road; see `moss.config.teacher` for each stage's models."""
+class RoadConfig(StageConfig):
+    """The whole road: submit every stage to a Ray cluster, in order, resumably."""
 
-    base_url: str | None = None
-    """OpenAI-compatible endpoint (…/v1). None: `TEACHER_BASE_URL`, else the offline teacher."""
-    start_timeout_s: float = Field(90.0, gt=0)
-    """Longest to wait for the offline teacher to answer."""
-    request_timeout_s: float = Field(15.0, gt=0)
-    """Longest to wait for the endpoint when it is checked before the first stage."""
-
-
-class RoadConfig(Config):
-    """A whole road: `python -m jobs.run_road --config tiny`."""
-
-    name: str = Field(pattern=RUN_ID_PATTERN)
-    """Part of every submission id, so that a resumed road finds its own jobs."""
-    workspace: str = "runs/tiny"
-    """Folder or fsspec URL that holds the runs; every node of the cluster must reach it."""
+    run_id: str = Field("road", pattern=RUN_ID_PATTERN)
+    """Folder of the road's own records; every node must reach the workspace that holds it."""
     address: str | None = None
     """Jobs API of a Ray cluster (http://head:8265). None starts a cluster on this machine."""
     cluster: LocalClusterConfig = LocalClusterConfig()
-    teacher: RoadTeacherConfig = RoadTeacherConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    """Endpoint of every stage. No base_url here or in TEACHER_BASE_URL: the offline teacher."""
+    teacher_start_timeout_s: float = Field(90.0, gt=0)
+    """Longest to wait for the offline teacher to answer."""
     stages: tuple[StagePlan, ...] = Field(min_length=1)
     max_parallel_stages: int = Field(1, ge=1)
     max_attempts: int = Field(2, ge=1)
@@ -84,8 +75,8 @@ class RoadConfig(Config):
     @model_validator(mode="after")
     def run_ids_are_unique(self) -> Self:
         """Two stages must not share a run folder."""
-        counts = Counter(stage.run_id for stage in self.stages)
+        counts = Counter([self.run_id, *(stage.run_id for stage in self.stages)])
         twice = [run_id for run_id, count in counts.items() if count > 1]
         if twice:
-            raise ValueError(f"run_id {', '.join(twice)} names more than one stage; rename one")
+            raise ValueError(f"run_id {', '.join(twice)} is used twice; rename one")
         return self
