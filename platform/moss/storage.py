@@ -60,6 +60,14 @@ def exists(path: str) -> bool:
     return _local(path).exists()
 
 
+def is_folder(path: str) -> bool:
+    """Whether a folder is there; on an object store, whether anything lies below the path."""
+    if is_remote(path):
+        file_system, inner = _remote(path)
+        return bool(file_system.isdir(inner))
+    return _local(path).is_dir()
+
+
 def size_bytes(path: str) -> int:
     """Size of a file. Raises StorageError if it is absent."""
     if is_remote(path):
