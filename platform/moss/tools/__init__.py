@@ -1,0 +1,1 @@
+"""The tools of paper section 8: calculator, equation solver, search, text-to-image."""
