@@ -1,0 +1,165 @@
+"""PPO as configuration: the update, the rollouts, the actors (paper section 7.2)."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from moss.config.base import Config, StageConfig
+
+
+class SamplingParams(Config):
+    """How the next token is drawn. A logprob is always one of the distribution drawn from."""
+
+    temperature: float = Field(1.0, ge=0)
+    """Logits are divided by it; 0 takes the likeliest token, and logprobs are then those at 1."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Keep the smallest set of tokens with at least this probability and renormalise."""
+    max_new_tokens: int = Field(64, ge=1)
+
+
+class VLLMConfig(Config):
+    """What one vLLM engine takes."""
+
+    kv_cache_gib: float = Field(1.0, gt=0)
+    """KV cache of a CPU engine, GiB (a GPU engine takes `gpu_memory_share` of its device)."""
+    gpu_memory_share: float = Field(0.3, gt=0, le=1)
+    max_num_seqs: int = Field(64, ge=1)
+    """Responses decoded at once."""
+
+
+class RolloutConfig(Config):
+    """How responses are sampled for PPO."""
+
+    engine: Literal["vllm", "transformers"] = "vllm"
+    sampling: SamplingParams = SamplingParams()
+    max_prompt_tokens: int = Field(512, ge=1)
+    """A longer prompt is recorded as filtered, never cut."""
+    vllm: VLLMConfig = VLLMConfig()
+
+    @model_validator(mode="after")
+    def sampling_is_random(self) -> Self:
+        """Policy gradients need more than one possible response."""
+        if self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature=0 explores nothing; PPO needs a value above 0")
+        return self
+
+
+class PPOConfig(Config):
+    """One PPO update. Figures are the paper's (7.2) or, where it is silent, those named here."""
+
+    num_rollouts: int = Field(32, ge=1)
+    """Responses per iteration, one per prompt (7.2: batch 32)."""
+    num_minibatches: int = Field(1, ge=1)
+    """Optimizer steps per PPO epoch."""
+    num_epochs: int = Field(1, ge=1)
+    """Passes over each rollout batch (7.2: 1 epoch)."""
+    micro_batch_size: int = Field(32, ge=1)
+    """Rollouts run forward and backward at once; changes speed and memory, not the result."""
+    clip_range: float = Field(0.2, gt=0, lt=1)
+    """Clip epsilon (7.2; Schulman et al. 2017, sec. 3, eq. 7)."""
+    value_clip_range: float | None = Field(0.2, gt=0)
+    """A value may move this far from the old one, in value units; null for no clipping."""
+    kl_coefficient: float = Field(0.02, ge=0)
+    """Beta of equation 2 (7.2: 0.02)."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Per-token KL in the reward; k1 sums to the log ratio of equation 2."""
+    gamma: float = Field(1.0, gt=0, le=1)
+    gae_lambda: float = Field(0.95, ge=0, le=1)
+    whiten_advantages: bool = False
+    """Zero mean and unit variance over the response tokens of the batch."""
+    scale_rewards: bool = True
+    """Divide scores by the spread stored with the preference model, where it stores one."""
+    reward_clip: float | None = Field(10.0, gt=0)
+    """Scaled scores are cut to +- this; null for no cut."""
+    missing_end_penalty: float = Field(0.0, ge=0)
+    """Taken off the scaled score of a response that reached its length limit."""
+    policy_learning_rate: float = Field(1e-6, gt=0)
+    critic_learning_rate: float = Field(1e-6, gt=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    """Share of all optimizer steps with a rising rate, constant after (7.2: 10 %)."""
+    critic_warmup_iterations: int = Field(0, ge=0)
+    """First iterations that train the critic only."""
+    max_grad_norm: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def minibatches_divide_rollouts(self) -> Self:
+        """Every minibatch has the same number of rollouts."""
+        if self.num_rollouts % self.num_minibatches:
+            raise ValueError(
+                f"num_rollouts={self.num_rollouts} does not split into num_minibatches="
+                f"{self.num_minibatches} equal parts "
+                f"({self.num_rollouts / self.num_minibatches:.2f} each); choose a divisor"
+            )
+        return self
+
+    def num_optimizer_steps(self, num_iterations: int) -> int:
+        """Optimizer steps of each model over `num_iterations`."""
+        return num_iterations * self.num_epochs * self.num_minibatches
+
+    def warmup_factor(self, step: int, num_steps: int) -> float:
+        """Share of the peak learning rate at optimizer step `step` (from 0) of `num_steps`."""
+        num_warmup = round(self.warmup_ratio * num_steps)
+        return min(1.0, (step + 1) / num_warmup) if num_warmup else 1.0
+
+
+class ActorConfig(Config):
+    """What Ray reserves for one actor, and the threads it may use."""
+
+    num_cpus: float = Field(0.25, ge=0)
+    num_gpus: float = Field(0.0, ge=0)
+    num_threads: int = Field(1, ge=1)
+    """Torch threads; more than the cores behind `num_cpus` slows every actor down."""
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the actor's model lives."""
+        return "cuda" if self.num_gpus else "cpu"
+
+
+class PPOActorsConfig(Config):
+    """The five actors of one PPO run."""
+
+    policy: ActorConfig = ActorConfig()
+    critic: ActorConfig = ActorConfig()
+    reference: ActorConfig = ActorConfig()
+    reward: ActorConfig = ActorConfig()
+    rollout: ActorConfig = ActorConfig()
+
+
+class PPOTimeouts(Config):
+    """Longest waits, seconds; the message of each names actor, phase and limit."""
+
+    start_s: float = Field(300.0, gt=0)
+    generate_s: float = Field(300.0, gt=0)
+    score_s: float = Field(120.0, gt=0)
+    update_s: float = Field(300.0, gt=0)
+    sync_s: float = Field(60.0, gt=0)
+    save_s: float = Field(120.0, gt=0)
+
+
+class TrainPPOConfig(StageConfig):
+    """The `train_ppo` stage: MOSS-SFT, preference model and prompts in, MOSS-PPO out."""
+
+    run_id: str = "MOSS-PPO"
+    policy: str = "MOSS-SFT"
+    """Run whose checkpoint starts the policy and is the frozen reference."""
+    preference_model: str = "preference-model"
+    """Run whose checkpoint gives the rewards and starts the critic."""
+    prompts: str = "MOSS-PAT"
+    """Run whose `data/prompts.parquet` PPO shares (7.2: the same prompts as PAT)."""
+    num_iterations: int | None = Field(None, ge=1)
+    """Iterations; null for one pass over the prompts (7.2: 100K / 32 = 3,125)."""
+    ppo: PPOConfig = PPOConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    actors: PPOActorsConfig = PPOActorsConfig()
+    timeouts: PPOTimeouts = PPOTimeouts()
+    checkpoint_every: int = Field(10, ge=1)
+    """Iterations between full-state checkpoints."""
+    keep_checkpoints: int = Field(2, ge=1)
+
+    @property
+    def max_sequence_tokens(self) -> int:
+        """Longest prompt and response together."""
+        return self.rollout.max_prompt_tokens + self.rollout.sampling.max_new_tokens

@@ -1,0 +1,64 @@
+"""KL divergence of the policy from its reference, per token, and rewards shaped by it.
+
+Shapes: `B` rollouts, `T` tokens (prompt, response, right padding); see `moss.advantages` for the
+mask. Estimators after Schulman 2020, "Approximating KL divergence", all in nats, from samples of
+the policy: `k1` unbiased, `k2` low variance and biased, `k3` unbiased and never negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+import torch
+from torch import Tensor
+
+from moss.advantages import check_shapes, fill_masked
+
+KLEstimator = Literal["k1", "k2", "k3"]
+
+_ESTIMATORS: Final[dict[KLEstimator, Callable[[Tensor], Tensor]]] = {
+    "k1": lambda log_ratio: log_ratio,
+    "k2": lambda log_ratio: 0.5 * log_ratio.square(),
+    "k3": lambda log_ratio: torch.expm1(-log_ratio) + log_ratio,
+}
+
+
+def estimate_kl(
+    logprobs_BT: Tensor, reference_logprobs_BT: Tensor, mask_BT: Tensor, estimator: KLEstimator
+) -> Tensor:
+    """Per-token KL estimate (B, T) in nats, 0 where masked.
+
+    With `k1` a row sums to log pi(y|x) - log pi_ref(y|x), the penalty of equation 2.
+
+    Raises:
+        ShapeError: if the shapes differ.
+    """
+    check_shapes(
+        logprobs_BT=logprobs_BT, reference_logprobs_BT=reference_logprobs_BT, mask_BT=mask_BT
+    )
+    log_ratio = fill_masked(logprobs_BT, mask_BT) - fill_masked(reference_logprobs_BT, mask_BT)
+    return _ESTIMATORS[estimator](log_ratio)
+
+
+def shape_rewards(
+    scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, *, coefficient: float
+) -> Tensor:
+    """Per-token rewards (B, T) of equation 2: -beta * KL on each response token, plus the score on
+    the last one; 0 where masked.
+
+    Raises:
+        ShapeError: if the shapes differ, or a row has no response token to carry its score.
+    """
+    check_shapes(kl_BT=kl_BT, mask_BT=mask_BT)
+    check_shapes(scores_B=scores_B, rows_with_a_response=mask_BT[mask_BT.any(dim=1)][:, 0])
+    rewards = -coefficient * fill_masked(kl_BT, mask_BT)
+    rows = torch.arange(len(scores_B), device=scores_B.device)
+    rewards[rows, last_response_position(mask_BT)] += scores_B.to(rewards.dtype)
+    return rewards
+
+
+def last_response_position(mask_BT: Tensor) -> Tensor:
+    """(B,) index of the last True of each row."""
+    positions = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+    return torch.where(mask_BT, positions, -1).max(dim=1).values

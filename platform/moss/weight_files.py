@@ -1,0 +1,114 @@
+"""Model weights as one safetensors file with a digest: how they travel from trainer to sampler.
+
+The file lies in shared memory where there is some, so that a push between processes of one machine
+costs two memory copies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from moss.errors import WeightSyncError
+
+_SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """Published weights: a receiver loads `path` only if it holds what the trainer wrote."""
+
+    path: str
+    version: int
+    """Optimizer steps behind these weights, counted in iterations."""
+    digest: str
+    """`weights_digest` of the tensors."""
+    num_tensors: int
+    size_bytes: int
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """sha256 (hex) over names, dtypes, shapes and bytes, in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def transfer_folder() -> str:
+    """A new private folder for weight files, in shared memory where that is writable."""
+    shared = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
+    return tempfile.mkdtemp(prefix="moss-weights-", dir=shared)
+
+
+def write_weights(weights: Mapping[str, Tensor], folder: str, *, version: int) -> WeightFile:
+    """Write `weights` to `<folder>/version-<version>.safetensors`, whole or not at all.
+
+    Of names that share one tensor (tied embeddings) only the first is written.
+
+    Raises:
+        WeightSyncError: the file cannot be written.
+    """
+    tensors = _without_aliases(weights)
+    path = Path(folder) / f"version-{version}.safetensors"
+    partial = path.with_suffix(".partial")
+    try:
+        save_file(tensors, partial)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise WeightSyncError(
+            f"weights version {version} could not be written to {path}: {error}; "
+            "free space in that folder (shared memory is limited in containers)"
+        ) from error
+    return WeightFile(
+        path=str(path),
+        version=version,
+        digest=weights_digest(tensors),
+        num_tensors=len(tensors),
+        size_bytes=path.stat().st_size,
+    )
+
+
+def read_weights(file: WeightFile) -> dict[str, Tensor]:
+    """Load what `write_weights` wrote and check it.
+
+    Raises:
+        WeightSyncError: the file is absent, unreadable, or not what the trainer wrote.
+    """
+    try:
+        weights: dict[str, Tensor] = load_file(file.path)
+    except (OSError, SafetensorError) as error:
+        raise WeightSyncError(
+            f"weights version {file.version} cannot be read from {file.path}: {error}; trainer and "
+            "rollout actor must share this folder"
+        ) from error
+    digest = weights_digest(weights)
+    if digest != file.digest:
+        raise WeightSyncError(
+            f"weights version {file.version} at {file.path} have digest {digest[:12]}, the trainer "
+            f"wrote {file.digest[:12]}; the file was altered or replaced"
+        )
+    return weights
+
+
+def _without_aliases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    kept: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        identity = (tensor.data_ptr(), tuple(tensor.shape))
+        if identity not in seen:
+            seen.add(identity)
+            kept[name] = tensor.detach().cpu().contiguous()
+    return kept

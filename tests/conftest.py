@@ -1,0 +1,59 @@
+"""Fixtures that many tests share: one Ray cluster and one tiny checkpoint for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_TEXTS = [
+    "What is the capital of France? The capital of France is Paris.",
+    "Calculate 12+7. 12+7 = 19. Hope this helps!",
+    "法国的首都是巴黎。请计算12加7等于多少?",
+] * 10
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random policy (2 layers, hidden 64, head 32) with a small tokenizer."""
+    from moss.config.model import ModelConfig
+    from moss.models import build_policy
+    from moss.tokenizer import add_controls, train_bpe
+
+    folder = tmp_path_factory.mktemp("tiny-checkpoint")
+    tokenizer = add_controls(train_bpe(_TEXTS, vocab_size=320), style="special", row_multiple=64)
+    tokenizer.save(folder)
+    config = ModelConfig(
+        hidden_size=64,
+        num_layers=2,
+        num_heads=2,
+        intermediate_size=128,
+        max_positions=128,
+        # Wide logits: no near ties between the likeliest tokens of a random model.
+        initializer_std=0.3,
+    )
+    build_policy(
+        config,
+        vocab_size=tokenizer.padded_vocab_size,
+        pad_id=tokenizer.pad_id,
+        eos_id=tokenizer.eos_id,
+        seed=0,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A private local Ray cluster with 2 CPUs, started on first use, shut down at the end."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=200_000_000,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
