@@ -32,7 +32,7 @@ def verify_outputs(folder: str) -> Manifest:
         ManifestError: no valid manifest, or files absent, truncated or altered; names each.
     """
     manifest = load_manifest(folder)
-    faults = [fault for item in manifest.outputs if (fault := _fault(folder, item))]
+    faults = [fault for item in manifest.outputs if (fault := find_fault(folder, item))]
     if faults:
         raise ManifestError(
             f"outputs of {manifest.stage} run {folder} are not what its manifest names: "
@@ -61,12 +61,13 @@ def read_named_rows(folder: str, output: str) -> list[dict[str, object]]:
         known = ", ".join(item.path for item in manifest.outputs[:10])
         raise ManifestError(f"{folder} names no Parquet file at {output!r}; it names: {known}")
     for item in named:
-        if fault := _fault(folder, item):
+        if fault := find_fault(folder, item):
             raise ManifestError(f"{fault}, in {folder}; run its stage again with --restart")
     return [row for item in named for row in storage.read_rows(storage.join(folder, item.path))]
 
 
-def _fault(folder: str, item: OutputFile) -> str | None:
+def find_fault(folder: str, item: OutputFile) -> str | None:
+    """How a file differs from its record, in words; None if it is the very file."""
     path = storage.join(folder, item.path)
     if not storage.exists(path):
         return f"{item.path} is absent"
