@@ -52,7 +52,7 @@ def run_job(
         config = resolve_config(job, config_class, flags)
         refuse_lost_workspace(config)
         if flags.restart:
-            discard_run(config)
+            _discard(config)
         body(config)
 
     return guarded(job, work)
@@ -136,21 +136,6 @@ def shipped_sizes(job: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / job).glob("*.yaml"))
 
 
-def discard_run(config: StageConfig) -> None:
-    """Delete the run's folder, if it is one that a run made."""
-    from moss import storage  # pyarrow is slow to import; only --restart needs it
-
-    folder = storage.join(config.workspace, config.run_id)
-    if not storage.exists(folder):
-        return
-    if not storage.exists(storage.join(folder, "config.yaml")):
-        raise ConfigError(
-            f"--restart would delete {folder}, but it holds no config.yaml, so no run made it; "
-            "check --workspace and --run-id"
-        )
-    storage.remove(folder)
-
-
 def refuse_lost_workspace(config: StageConfig) -> None:
     """A relative workspace in a submitted job would lie in Ray's copy of the tree, soon deleted."""
     relative = "://" not in config.workspace and not Path(config.workspace).is_absolute()
@@ -160,6 +145,12 @@ def refuse_lost_workspace(config: StageConfig) -> None:
             "copy of the working directory; give an absolute path or URL that every node "
             "reaches, for example --workspace /shared/runs"
         )
+
+
+def _discard(config: StageConfig) -> None:
+    from moss.lineage import discard_run  # pyarrow is slow to import, and --help must not be
+
+    discard_run(config.run_path(config.run_id))
 
 
 def _report(job: str, error: MossError, code: int) -> int:
