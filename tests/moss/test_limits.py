@@ -1,0 +1,80 @@
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moss.config.teacher import ModelPrice, TeacherConfig
+from moss.errors import ConfigError, TeacherQuotaError
+from moss.limits import Budget, LeaseTable, Spend, price, worst_case
+
+PRICED = TeacherConfig(prices={"m": ModelPrice(prompt=Decimal("0.15"), completion=Decimal("0.6"))})
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 50)), max_size=40))
+def test_spent_plus_reserved_never_passes_the_cap(calls: list[tuple[int, int]]) -> None:
+    budget = Budget(tokens=100, usd=None)
+    open_calls: list[Spend] = []
+    for worst, used in calls:
+        try:
+            budget.reserve(Spend(worst))
+            open_calls.append(Spend(worst))
+        except TeacherQuotaError:
+            if open_calls:
+                reserved = open_calls.pop(0)
+                budget.settle(reserved, Spend(min(used, reserved.tokens)))
+        in_flight = sum(call.tokens for call in open_calls)
+        assert budget.spent.tokens + in_flight <= 100
+
+
+def test_prices_are_exact_decimals() -> None:
+    assert price("m", 1_000, 500, PRICED) == Spend(1_500, Decimal("0.00045"))
+    assert price("other", 1_000, 500, PRICED) == Spend(1_500)
+
+
+def test_a_money_cap_refuses_a_model_without_a_price() -> None:
+    names = set(PRICED.models.values())
+    prices = dict.fromkeys(names, PRICED.prices["m"])
+    config = TeacherConfig(prices=prices, budget_usd=Decimal("0.1"))
+    with pytest.raises(ConfigError, match="model 'x' has no price"):
+        price("x", 1, 1, config)
+
+
+def test_a_money_budget_stops_before_the_cap() -> None:
+    budget = Budget(tokens=None, usd=Decimal("0.01"), spent=Spend(0, Decimal("0.009")))
+    with pytest.raises(TeacherQuotaError, match=r"teacher\.budget_usd"):
+        budget.reserve(Spend(1, Decimal("0.002")))
+
+
+def test_the_worst_case_counts_bytes_not_characters() -> None:
+    assert worst_case("m", ["你好"], 10, PRICED).tokens >= 6 + 10
+
+
+@given(
+    cap=st.integers(1, 40),
+    renewals=st.lists(st.tuples(st.sampled_from("abcde"), st.integers(0, 10)), max_size=60),
+)
+def test_leases_never_add_up_to_more_than_the_cap(
+    cap: int, renewals: list[tuple[str, int]]
+) -> None:
+    table = LeaseTable(cap)
+    granted: dict[str, int] = {}
+    for now, (holder, wish) in enumerate(renewals):
+        in_use = min(wish, granted.get(holder, 0))
+        granted[holder] = table.renew(holder, in_use=in_use, now=now / 100)
+        assert table.total_granted == sum(granted.values()) <= cap
+        assert granted[holder] >= in_use
+
+
+def test_two_callers_end_with_equal_shares() -> None:
+    table = LeaseTable(64)
+    assert table.renew("a", in_use=0, now=0) == 64
+    assert table.renew("b", in_use=0, now=0) == 0
+    assert table.renew("a", in_use=20, now=1) == 32
+    assert table.renew("b", in_use=0, now=1) == 32
+
+
+def test_a_silent_caller_loses_its_share() -> None:
+    table = LeaseTable(10, lease_s=5)
+    table.renew("a", in_use=10, now=0)
+    assert table.renew("b", in_use=0, now=6) == 10

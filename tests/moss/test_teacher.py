@@ -1,0 +1,262 @@
+import asyncio
+import socket
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from moss.config.teacher import ModelPrice, TeacherConfig
+from moss.endpoint import OFFLINE_TEACHER_OWNER, check_endpoint
+from moss.errors import (
+    ConfigError,
+    TeacherAuthError,
+    TeacherError,
+    TeacherQuotaError,
+    TeacherResponseError,
+    TeacherUnavailableError,
+)
+from moss.ledger import Ledger
+from moss.limits import Budget
+from moss.local_limits import LocalLimits
+from moss.teacher import Endpoint, Message, Teacher, TeacherAnswer, TeacherRequest
+from tests.stub_endpoint import Answer, StubEndpoint, error, running
+
+
+def quick(stub: StubEndpoint, **changes: object) -> TeacherConfig:
+    values = {"base_url": stub.base_url, "backoff_s": 0.01, "max_attempts": 3, "timeout_s": 5}
+    return TeacherConfig.model_validate({**values, **changes})
+
+
+def request(text: str, **changes: object) -> TeacherRequest:
+    return TeacherRequest(model="m", messages=(Message("user", text),), max_tokens=8, **changes)  # type: ignore[arg-type]
+
+
+async def ask_all(
+    config: TeacherConfig, folder: Path, requests: list[TeacherRequest]
+) -> list[TeacherAnswer | BaseException]:
+    budget = Budget(tokens=config.budget_tokens, usd=config.budget_usd)
+    with Ledger(str(folder)) as ledger:
+        async with Teacher(
+            config,
+            Endpoint("stub"),
+            ledger=ledger,
+            limits=LocalLimits(config.concurrency, budget),
+        ) as teacher:
+            return await asyncio.gather(
+                *(teacher.complete(item) for item in requests), return_exceptions=True
+            )
+
+
+def ask(config: TeacherConfig, folder: Path, *requests: TeacherRequest) -> list[TeacherAnswer]:
+    answers = asyncio.run(ask_all(config, folder, list(requests)))
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return [answer for answer in answers if isinstance(answer, TeacherAnswer)]
+
+
+def scripted(*answers: Answer | Callable[[], Answer]) -> Callable[[dict[str, object]], Answer]:
+    remaining = list(answers)
+
+    def respond(_: dict[str, object]) -> Answer:
+        answer = remaining.pop(0) if len(remaining) > 1 else remaining[0]
+        return answer() if callable(answer) else answer
+
+    return respond
+
+
+def test_chat_and_completion_take_their_own_routes_and_parameters(tmp_path: Path) -> None:
+    with running(StubEndpoint(lambda body: "P" if "prompt" in body else "C")) as stub:
+        completion = TeacherRequest(model="m", prompt="once", stop=("x",), seed=3)
+        answers = ask(quick(stub), tmp_path, request("hi"), completion)
+    assert [answer.text for answer in answers] == ["C", "P"]
+    assert answers[0].prompt_tokens == 7
+    (sent,) = [body for body in stub.bodies if "prompt" in body]
+    assert (sent["prompt"], sent["stop"], sent["seed"]) == ("once", ["x"], 3)
+
+
+def test_nothing_is_paid_twice_after_a_restart(tmp_path: Path) -> None:
+    with running(StubEndpoint(lambda body: "yes")) as stub:
+        asked = [request(str(number)) for number in range(20)]
+        ask(quick(stub), tmp_path, *asked[:10])
+        answers = ask(quick(stub), tmp_path, *asked)
+        again = ask(quick(stub), tmp_path, *asked)
+    assert max(stub.sold.values()) == 1
+    assert len(stub.sold) == 20
+    assert [answer.from_ledger for answer in answers] == [True] * 10 + [False] * 10
+    assert all(answer.from_ledger for answer in again)
+
+
+def test_the_same_request_at_the_same_time_is_bought_once(tmp_path: Path) -> None:
+    with running(StubEndpoint(lambda body: "yes", delay_s=0.05)) as stub:
+        answers = ask(quick(stub), tmp_path, *[request("same")] * 8)
+    assert sum(stub.sold.values()) == 1
+    assert {answer.text for answer in answers} == {"yes"}
+
+
+def test_another_sample_number_is_another_purchase(tmp_path: Path) -> None:
+    with running(StubEndpoint(lambda body: "yes")) as stub:
+        ask(quick(stub), tmp_path, request("a", sample=0), request("a", sample=1))
+    assert sum(stub.sold.values()) == 2
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lambda: error(429, "slow down", code="rate_limit_exceeded", retry_after="0.01"),
+        lambda: error(500, "oops"),
+        lambda: error(503, "busy"),
+    ],
+)
+def test_passing_failures_are_tried_again(tmp_path: Path, failure: Callable[[], Answer]) -> None:
+    with running(StubEndpoint(scripted(failure, failure, "fine"))) as stub:
+        (answer,) = ask(quick(stub), tmp_path, request("a"))
+    assert (answer.text, answer.attempts) == ("fine", 3)
+
+
+def test_retry_after_is_obeyed(tmp_path: Path) -> None:
+    loop_times: list[float] = []
+
+    def respond(body: dict[str, object]) -> Answer:
+        loop_times.append(asyncio.get_running_loop().time())
+        return error(429, "wait", retry_after="0.4") if len(loop_times) == 1 else "fine"
+
+    with running(StubEndpoint(respond)) as stub:
+        ask(quick(stub), tmp_path, request("a"))
+    assert loop_times[1] - loop_times[0] >= 0.4
+
+
+def test_a_waiting_request_gives_its_slot_back(tmp_path: Path) -> None:
+    def respond(body: dict[str, object]) -> Answer:
+        waits = "slow" in str(body) and len(stub.bodies) == 1
+        return error(429, "wait", retry_after="0.5") if waits else "fine"
+
+    with running(StubEndpoint(respond)) as stub:
+        config = quick(stub, concurrency=1)
+        ask(config, tmp_path, request("slow"), request("quick"))
+    assert "quick" in str(stub.bodies[1])
+
+
+def test_a_wrong_key_ends_at_once_and_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "wrong-secret")
+    with running(StubEndpoint(lambda body: "yes", key="right")) as stub:
+        config = quick(stub, api_key_env="SOME_KEY")
+        with pytest.raises(TeacherAuthError, match="SOME_KEY holds a key it refuses") as caught:
+            ask(config, tmp_path, request("a"))
+        with pytest.raises(TeacherAuthError):
+            check_endpoint(config)
+    assert "wrong-secret" not in str(caught.value)
+    assert not stub.bodies
+
+
+def test_an_exhausted_quota_is_not_tried_again(tmp_path: Path) -> None:
+    refusal = scripted(lambda: error(429, "no money", code="insufficient_quota"))
+    with running(StubEndpoint(refusal)) as stub, pytest.raises(TeacherQuotaError, match="top it"):
+        ask(quick(stub), tmp_path, request("a"))
+    assert len(stub.bodies) == 1
+
+
+def test_a_refused_request_fails_alone(tmp_path: Path) -> None:
+    def respond(body: dict[str, object]) -> Answer:
+        return error(400, "too long") if "bad" in str(body) else "fine"
+
+    with running(StubEndpoint(respond)) as stub:
+        answers = asyncio.run(ask_all(quick(stub), tmp_path, [request("bad"), request("good")]))
+    assert isinstance(answers[0], TeacherResponseError)
+    assert isinstance(answers[1], TeacherAnswer)
+
+
+def test_an_unreachable_endpoint_says_what_to_check(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
+    config = TeacherConfig(base_url=url, backoff_s=0.01, max_attempts=2)
+    with pytest.raises(TeacherUnavailableError, match=r"cannot reach .*teacher\.base_url"):
+        ask(config, tmp_path, request("a"))
+    with pytest.raises(TeacherUnavailableError, match="cannot reach"):
+        check_endpoint(config)
+
+
+def test_a_silent_endpoint_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    with running(StubEndpoint(lambda body: "late", delay_s=3.0)) as stub:
+        config = quick(stub, timeout_s=0.2, max_attempts=2)
+        with pytest.raises(TeacherUnavailableError, match=r"within 0\.2 s"):
+            ask(config, tmp_path, request("a"))
+
+
+def test_a_request_that_alone_keeps_failing_does_not_end_the_run(tmp_path: Path) -> None:
+    def respond(body: dict[str, object]) -> Answer:
+        return error(500, "crash") if "bad" in str(body) else "fine"
+
+    with running(StubEndpoint(respond)) as stub:
+        config = quick(stub, backoff_s=0.1)
+        answers = asyncio.run(ask_all(config, tmp_path, [request("bad"), request("ok")]))
+    assert isinstance(answers[0], TeacherResponseError)
+
+
+@pytest.mark.parametrize(
+    "body", ["{", "[]", '{"choices": []}', '{"choices": [{"message": {"content": null}}]}']
+)
+def test_a_malformed_answer_is_tried_again_then_fails_the_row(tmp_path: Path, body: str) -> None:
+    from aiohttp import web
+
+    def respond(_: dict[str, object]) -> Answer:
+        return web.Response(text=body, content_type="application/json")
+
+    with running(StubEndpoint(respond)) as stub, pytest.raises(TeacherError, match="3 attempts"):
+        ask(quick(stub), tmp_path, request("a"))
+    assert len(stub.bodies) == 3
+
+
+def test_a_budget_is_never_exceeded_whatever_the_concurrency(tmp_path: Path) -> None:
+    with running(StubEndpoint(lambda body: "yes", delay_s=0.01)) as stub:
+        config = quick(stub, budget_tokens=200, concurrency=32)
+        requests = [request(str(number)) for number in range(64)]
+        answers = asyncio.run(ask_all(config, tmp_path, requests))
+        refused = [answer for answer in answers if isinstance(answer, TeacherQuotaError)]
+        assert refused
+        assert "teacher.budget_tokens" in str(refused[0])
+        assert sum(stub.sold.values()) * 12 <= 200
+        raised = quick(stub, budget_tokens=1_000_000)
+        assert len(ask(raised, tmp_path, *requests)) == 64
+    assert max(stub.sold.values()) == 1
+
+
+def test_a_money_budget_needs_a_price_for_every_model() -> None:
+    with pytest.raises(ValueError, match="no price for"):
+        TeacherConfig(budget_usd=Decimal(1))
+    names = ("text-davinci-003", "text-davinci-002", "gpt-3.5-turbo", "gpt-4")
+    prices = {name: ModelPrice(prompt=Decimal("0.5"), completion=Decimal("1.5")) for name in names}
+    assert TeacherConfig(budget_usd=Decimal(1), prices=prices).budget_usd == 1
+
+
+def test_roles_left_out_keep_the_papers_models() -> None:
+    config = TeacherConfig(models={"judge": "my-judge"})
+    assert config.model("judge") == "my-judge"
+    assert config.model("prompts") == "text-davinci-003"
+
+
+def test_an_unknown_model_is_named_with_the_nearest_one() -> None:
+    expected = r"no model 'gpt4'.*did you mean 'gpt-4'"
+    with running(StubEndpoint(lambda body: "")) as stub, pytest.raises(ConfigError, match=expected):
+        check_endpoint(quick(stub), ["gpt4"])
+
+
+def test_the_stand_in_is_recognized_and_keeps_its_identity_over_ports() -> None:
+    identities = set()
+    for _ in range(2):
+        with running(StubEndpoint(lambda body: "", models={"m": OFFLINE_TEACHER_OWNER})) as stub:
+            endpoint = check_endpoint(quick(stub), ["m"])
+            assert endpoint.stand_in
+            identities.add(endpoint.identity)
+    assert len(identities) == 1
+
+
+def test_no_more_requests_are_in_flight_than_allowed(tmp_path: Path) -> None:
+    with running(StubEndpoint(lambda body: "yes", delay_s=0.02)) as stub:
+        requests = [request(str(number)) for number in range(20)]
+        ask(quick(stub, concurrency=3), tmp_path, *requests)
+    assert stub.max_in_flight == 3
