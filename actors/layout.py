@@ -7,9 +7,9 @@ A cluster may have this project installed while a job brings a newer working dir
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from pathlib import Path
 
-import moss
 from moss.errors import LayoutError
 
 RUNTIME_ENV = "platform/runtime_env.yaml"
@@ -24,10 +24,8 @@ def check_layout() -> None:
     Raises:
         LayoutError: they belong to different trees.
     """
-    import actors
-    import jobs
-
-    check_roots(moss=_folder(moss), actors=_folder(actors), jobs=_folder(jobs))
+    # Found, not imported: actors stand below jobs.
+    check_roots(moss=_folder("moss"), actors=_folder("actors"), jobs=_folder("jobs"))
 
 
 def check_roots(*, moss: Path, actors: Path, jobs: Path) -> None:
@@ -67,7 +65,12 @@ def tree_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _folder(module: object) -> Path:
-    file = getattr(module, "__file__", None)
-    assert isinstance(file, str), "all three are regular packages with an __init__.py"
-    return Path(file).resolve().parent
+def _folder(package: str) -> Path:
+    """Where the interpreter takes a top-level package from."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise LayoutError(
+            f"the package {package} is not on the path; run from the root of a checkout, or "
+            f"submit with --working-dir . --runtime-env {RUNTIME_ENV}"
+        )
+    return Path(spec.origin).resolve().parent
