@@ -1,0 +1,118 @@
+"""Configuration of the chat service (paper sections 6 and 8)."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from moss.config.base import Config, StageConfig
+from moss.config.tools import ToolsConfig
+from moss.types import QUALITY_LEVELS, ToolName
+
+
+class TurnConfig(Config):
+    """How one turn is walked: model, tools, model."""
+
+    quality: int | None = 100
+    """Tag the reply is conditioned on; None for models that were never tagged (SFT, PPO)."""
+    enforce_switches: bool = True
+    """Rewrite sections that call disabled tools. Off, the sections stay as the model wrote them,
+    to measure it; a disabled tool does not run either way."""
+    temperature: float = Field(0.7, ge=0, le=2)
+    """Of the reply; thoughts and commands are always the likeliest ones."""
+    top_p: float = Field(0.8, gt=0, le=1)
+    max_thought_tokens: int = Field(128, ge=1)
+    max_command_tokens: int = Field(128, ge=1)
+    max_reply_tokens: int = Field(512, ge=1)
+    max_calls: int = Field(4, ge=1, le=16)
+    """Tool calls that run in one turn (requirements 2.8)."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def quality_is_a_known_level(self) -> Self:
+        """A tag outside the six levels was never trained."""
+        if self.quality is not None and self.quality not in QUALITY_LEVELS:
+            levels = ", ".join(map(str, QUALITY_LEVELS))
+            raise ValueError(f"quality={self.quality} is not one of {levels}, or null for no tag")
+        return self
+
+
+class EngineConfig(Config):
+    """The engine that generates tokens."""
+
+    kind: Literal["transformers", "vllm"] = "transformers"
+    device: Literal["cpu", "cuda"] = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    num_threads: int = Field(1, ge=1)
+    num_cpus: float = Field(0.5, gt=0)
+    """CPUs that Ray reserves for the replica."""
+    num_gpus: float = Field(0.0, ge=0)
+    max_num_seqs: int = Field(32, ge=1)
+    """Sequences that are decoded at once."""
+    kv_cache_gib: float = Field(0.5, gt=0)
+    gpu_memory_share: float = Field(0.85, gt=0, le=1)
+    start_timeout_s: float = Field(600.0, gt=0)
+    request_timeout_s: float = Field(120.0, gt=0)
+    """Longest wait for the next token of a running request."""
+
+
+class HttpConfig(Config):
+    """The public edge."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65_535)
+    """0 takes a free port."""
+    api_key_file: str | None = None
+    """Lines of `sha256-hex label`; keys themselves come from `MOSS_API_KEYS` or stay with users."""
+    max_body_bytes: int = Field(1 << 20, ge=1_024)
+    max_messages: int = Field(200, ge=1)
+    max_message_chars: int = Field(20_000, ge=1)
+    max_ongoing: int = Field(32, ge=1)
+    """Requests that run at once; more get 429 with Retry-After."""
+    retry_after_s: int = Field(2, ge=1)
+    allow_open_network: bool = False
+    """Serve beyond loopback without API keys."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class ServeChatConfig(StageConfig):
+    """The chat service: a model, its tools, the edge and the store."""
+
+    run_id: str = "chat"
+    model: str = "MOSS-PAT"
+    """Run whose `checkpoint/` is served, or a path to such a folder."""
+    meta_version: str = "moss-003"
+    """Meta-instruction the model was trained with."""
+    default_tools: tuple[ToolName, ...] = ("web_search", "calculator", "equation_solver")
+    """Switches that are on where a request says nothing."""
+    default_inner_thoughts: bool = True
+    app_name: str = "moss-chat"
+    engine: EngineConfig = EngineConfig()
+    tools: ToolsConfig = ToolsConfig()
+    tool_num_cpus: float = Field(0.1, ge=0)
+    turn: TurnConfig = TurnConfig()
+    http: HttpConfig = HttpConfig()
+    database: str | None = None
+    """SQLite file; None is `chat.sqlite` in the run's folder."""
+    start_timeout_s: float = Field(900.0, gt=0)
+
+    @model_validator(mode="after")
+    def default_tools_are_built(self) -> Self:
+        """A switch that is on needs its tool."""
+        missing = sorted(set(self.default_tools) - set(self.tools.enabled))
+        if missing:
+            raise ValueError(
+                f"default_tools has {', '.join(missing)}, which tools.enabled lacks; add it there"
+            )
+        return self
