@@ -43,8 +43,11 @@ class ProcessRecord:
         except psutil.NoSuchProcess:
             return None
 
-    def end(self, *, timeout_s: float = 20.0) -> bool:
-        """End the process and its children: SIGTERM, then SIGKILL after `timeout_s`.
+    def end(self, *, timeout_s: float = 20.0, with_children: bool = True) -> bool:
+        """End the process: SIGTERM, then SIGKILL after `timeout_s`.
+
+        Args:
+            with_children: end all that it started too; not for one that ends them itself.
 
         Returns: False if it had already ended.
         """
@@ -52,7 +55,7 @@ class ProcessRecord:
         if process is None:
             return False
         try:
-            family = [process, *process.children(recursive=True)]
+            family = [process, *(process.children(recursive=True) if with_children else ())]
         except psutil.NoSuchProcess:
             return False
         for member in family:

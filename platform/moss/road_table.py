@@ -1,0 +1,134 @@
+"""Shows a road's stages: a live table on a terminal, else one line per change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from moss.road import StageState
+from moss.road_runs import StageView
+
+REFRESH_PER_S = 4
+LINE_INTERVAL_S = 20.0
+"""Where lines are written, a running stage's progress appears at most this often."""
+
+STYLES: dict[StageState, str] = {
+    "waiting": "dim",
+    "running": "bold yellow",
+    "done": "green",
+    "failed": "bold red",
+    "skipped": "cyan",
+}
+
+
+class RoadDisplay(Protocol):
+    """Where the controller shows the stages."""
+
+    def show(self, views: Sequence[StageView]) -> None:
+        """The present state of every stage."""
+
+    def say(self, message: str) -> None:
+        """A line that stays."""
+
+
+class LiveTable:
+    """Live table for a terminal; a context manager."""
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self._title = title
+        self._console = console or Console()
+        self._live = Live(console=self._console, refresh_per_second=REFRESH_PER_S)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, views: Sequence[StageView]) -> None:
+        """Redraw the table."""
+        self._live.update(stage_table(self._title, views))
+
+    def say(self, message: str) -> None:
+        """Print above the table."""
+        self._console.print(message, markup=False, highlight=False)
+
+
+class ChangeLines:
+    """One line per change, for logs; running stages report now and then."""
+
+    def __init__(self, stream: TextIO, interval_s: float = LINE_INTERVAL_S) -> None:
+        self._stream = stream
+        self._interval_s = interval_s
+        self._states: dict[str, StageState] = {}
+        self._reported_at_s: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def show(self, views: Sequence[StageView]) -> None:
+        """Write a line for each stage whose state changed, and for running ones at intervals."""
+        for index, view in enumerate(views, start=1):
+            changed = self._states.get(view.run_id, "waiting") != view.state
+            if changed or self._is_due(view):
+                self._reported_at_s[view.run_id] = time.monotonic()
+                self.say(f"[{index}/{len(views)}] {describe_view(view)}")
+            self._states[view.run_id] = view.state
+
+    def say(self, message: str) -> None:
+        """Write a line."""
+        print(message, file=self._stream, flush=True)
+
+    def _is_due(self, view: StageView) -> bool:
+        since_s = time.monotonic() - self._reported_at_s.get(view.run_id, 0.0)
+        return view.state == "running" and bool(view.note) and since_s >= self._interval_s
+
+
+def stage_table(title: str, views: Sequence[StageView]) -> Table:
+    """The stages as a rich table."""
+    table = Table(title=title, title_justify="left", expand=False)
+    for name in ("stage", "job", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("rows", "time"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("spend", no_wrap=True)
+    table.add_column("progress", overflow="ellipsis", no_wrap=True, max_width=60)
+    for view in views:
+        table.add_row(
+            view.run_id,
+            view.job,
+            f"[{STYLES[view.state]}]{view.state}[/]",
+            "" if view.num_rows is None else f"{view.num_rows:,}",
+            _clock(view.seconds),
+            view.spend,
+            view.note,
+        )
+    return table
+
+
+def describe_view(view: StageView) -> str:
+    """A stage in one line of text."""
+    details = [
+        f"{view.num_rows:,} rows" if view.num_rows is not None else "",
+        _clock(view.seconds),
+        view.spend,
+        view.note,
+    ]
+    told = ", ".join(part for part in details if part)
+    return f"{view.run_id} ({view.job}) {view.state}" + (f": {told}" if told else "")
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
