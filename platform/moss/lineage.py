@@ -27,14 +27,17 @@ from moss.config.base import StageConfig, dump_config
 from moss.errors import ConfigError, DataError, StorageError
 from moss.failpoints import failpoint
 from moss.lease import LEASE_FILE, LOCK_FILE, Lease
-from moss.manifest import MANIFEST_FILE, Manifest, StepCounts, check_counts, write_manifest
+from moss.manifest import MANIFEST_FILE, StepCounts, write_manifest
 from moss.manifest import Cost as Cost
 from moss.manifest import Counts as Counts
+from moss.manifest import Manifest as Manifest
+from moss.manifest import check_counts as check_counts
 from moss.manifest import count_statuses as count_statuses
 from moss.manifest import is_finished as is_finished
 from moss.manifest import load_manifest as load_manifest
-from moss.outputs import describe_outputs, verify_outputs
+from moss.outputs import describe_outputs
 from moss.outputs import read_named_rows as read_named_rows
+from moss.outputs import verify_outputs as verify_outputs
 from moss.run_identity import (
     CONFIG_FILE,
     Opened,
@@ -194,7 +197,7 @@ def discard_run(folder: str) -> None:
         ConfigError: the folder was not made by a run.
         LeaseError: a controller works on it.
     """
-    if not storage.exists(folder):
+    if not _own_files(folder):
         return
     if not storage.exists(storage.join(folder, CONFIG_FILE)):
         raise ConfigError(
@@ -203,19 +206,17 @@ def discard_run(folder: str) -> None:
         )
     lease = Lease.acquire(folder)
     try:
-        kept_to_the_end = [OPENED_FILE, CONFIG_FILE]
-        mine = {LEASE_FILE, LOCK_FILE, *kept_to_the_end}
         storage.remove(storage.join(folder, MANIFEST_FILE))
         failpoint("discard/manifest_removed")
-        for name in storage.list_files(folder):
-            if name not in mine:
-                storage.remove(storage.join(folder, name))
+        last = (OPENED_FILE, CONFIG_FILE)
+        entries = {name.partition("/")[0] for name in _own_files(folder)}
+        for name in sorted(entries.difference(last)):
+            storage.remove(storage.join(folder, name))
         failpoint("discard/work_removed")
-        for name in kept_to_the_end:
+        for name in last:
             storage.remove(storage.join(folder, name))
     finally:
         lease.release()
-    storage.remove(folder)
 
 
 def _read_opened(folder: str) -> Opened | None:
@@ -237,6 +238,10 @@ def _read_opened(folder: str) -> Opened | None:
 def _has_work(folder: str) -> bool:
     names = storage.list_files(folder)
     return any(name not in _BOOKKEEPING and not name.startswith("tensorboard/") for name in names)
+
+
+def _own_files(folder: str) -> list[str]:
+    return [name for name in storage.list_files(folder) if name not in (LEASE_FILE, LOCK_FILE)]
 
 
 def _checked_counts(counts: Counts) -> dict[str, StepCounts]:
