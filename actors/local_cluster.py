@@ -192,7 +192,10 @@ def _launch(place: Path, num_cpus: int | None, object_store_memory_bytes: int) -
         for name, value in os.environ.items()
         if name not in ("RAY_ADDRESS", "PYTHONPATH", "RAY_AUTH_TOKEN")
     }
+    # `python` in the entrypoint of a job must be the interpreter that has this project's packages.
+    bin_folder = str(Path(sys.executable).parent)
     environment |= {
+        "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
