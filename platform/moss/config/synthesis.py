@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from moss.config.base import Config, StageConfig
-from moss.config.teacher import TeacherConfig
+from moss.config.teacher import TeacherConfig, TeacherRole
 from moss.config.tools import ToolsConfig
 from moss.types import Language, ToolName
 
@@ -181,7 +181,7 @@ class SynthesizeToolConversationsConfig(SynthesisConfig):
     """Tries for commands that parse and name enabled tools only."""
     num_demonstrations: int = Field(4, ge=1)
     turns: TurnsConfig = TurnsConfig(mu=1.6, sigma=0.6, max_turns=3)
-    persona: str = "MOSS"
+    splits: SplitConfig = SplitConfig()
     meta_version: str = "moss-003"
     self_instruct: SelfInstructConfig = SelfInstructConfig()
     dedup: DedupConfig = DedupConfig()
@@ -195,6 +195,10 @@ class VisitorsConfig(Config):
     num_prompts: int = Field(400, ge=1)
     consent_share: float = Field(0.95, ge=0, le=1)
     zh_share: float = Field(0.5, ge=0, le=1)
+
+
+COLLECT_ROLES: tuple[TeacherRole, ...] = ("user_simulator", "classifier", "difficulty")
+"""Roles of the teacher that collection asks."""
 
 
 class CollectPromptsConfig(SynthesisConfig):

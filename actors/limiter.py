@@ -1,0 +1,131 @@
+"""One limiter actor per run: divides the in-flight cap among callers and keeps the budget."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable
+from decimal import Decimal
+
+import ray
+from ray.actor import ActorHandle
+
+from moss.config.teacher import TeacherConfig
+from moss.errors import TeacherQuotaError, WaitTimeoutError
+from moss.limits import Budget, LeaseTable, Spend
+
+RENEW_PERIOD_S = 0.5
+"""How often a caller learns its share; also how long a newcomer waits for one."""
+REPLY_TIMEOUT_S = 30.0
+
+
+class TeacherLimiter:
+    """Plain state behind the actor: leases of slots, and one budget."""
+
+    def __init__(self, config: TeacherConfig, spent: Spend) -> None:
+        self._leases = LeaseTable(config.concurrency)
+        self._budget = Budget(tokens=config.budget_tokens, usd=config.budget_usd, spent=spent)
+
+    def renew(self, holder: str, in_use: int) -> int:
+        """Slots the holder may use from now on."""
+        return self._leases.renew(holder, in_use=in_use, now=time.monotonic())
+
+    def reserve(self, tokens: int, usd: Decimal) -> str:
+        """Set the worst case aside; returns why not, or an empty string."""
+        try:
+            self._budget.reserve(Spend(tokens, usd))
+        except TeacherQuotaError as error:
+            return str(error)
+        return ""
+
+    def settle(self, reserved: Spend, spent: Spend) -> None:
+        """Turn a reservation into what was spent."""
+        self._budget.settle(reserved, spent)
+
+
+def start_limiter(config: TeacherConfig, spent: Spend, *, run_id: str) -> ActorHandle:
+    """Start the limiter of a run; it ends with the driver."""
+    actor = ray.remote(TeacherLimiter)
+    name = f"teacher-limiter-{run_id}-{uuid.uuid4().hex[:8]}"
+    return actor.options(name=name, num_cpus=0, max_restarts=0).remote(config, spent)
+
+
+class LeasedLimits:
+    """`moss.limits.Limits` of one caller, backed by the limiter actor.
+
+    Slots are taken from a lease that is renewed twice a second, so a request costs no remote call
+    unless a budget is capped.
+    """
+
+    def __init__(self, limiter: ActorHandle, config: TeacherConfig) -> None:
+        self._limiter = limiter
+        self._is_capped = config.budget_tokens is not None or config.budget_usd is not None
+        self._holder = uuid.uuid4().hex
+        self._granted = 0
+        self._in_use = 0
+        self._change = asyncio.Condition()
+        self._renewal: asyncio.Task[None] | None = None
+        self._waking: set[asyncio.Task[None]] = set()
+
+    async def take_slot(self) -> None:
+        """Wait for a free slot of the lease."""
+        if self._renewal is None:
+            self._renewal = asyncio.create_task(self._renew_forever())
+        async with self._change:
+            while self._in_use >= self._granted:
+                if self._renewal.done():
+                    self._renewal.result()
+                await self._change.wait()
+            self._in_use += 1
+
+    def give_slot(self) -> None:
+        """Hand the slot back and wake one waiter."""
+        self._in_use -= 1
+        waking = asyncio.get_running_loop().create_task(self._wake_one())
+        self._waking.add(waking)
+        waking.add_done_callback(self._waking.discard)
+
+    async def reserve(self, amount: Spend) -> None:
+        """Reserve at the limiter; free of charge when nothing is capped."""
+        if not self._is_capped:
+            return
+        answer = self._limiter.reserve.remote(amount.tokens, amount.usd)
+        refusal = str(await _bounded(answer, what="a budget reservation"))
+        if refusal:
+            raise TeacherQuotaError(refusal)
+
+    def settle(self, reserved: Spend, spent: Spend) -> None:
+        """Report what was spent, without waiting."""
+        if self._is_capped:
+            self._limiter.settle.remote(reserved, spent)
+
+    async def _renew_forever(self) -> None:
+        try:
+            while True:
+                answer = self._limiter.renew.remote(self._holder, self._in_use)
+                granted = await _bounded(answer, what="a share of the in-flight cap")
+                assert isinstance(granted, int)
+                self._granted = granted
+                await self._wake_all()
+                await asyncio.sleep(RENEW_PERIOD_S)
+        finally:
+            await self._wake_all()
+
+    async def _wake_one(self) -> None:
+        async with self._change:
+            self._change.notify(1)
+
+    async def _wake_all(self) -> None:
+        async with self._change:
+            self._change.notify_all()
+
+
+async def _bounded(answer: Awaitable[object], *, what: str) -> object:
+    try:
+        return await asyncio.wait_for(answer, REPLY_TIMEOUT_S)
+    except TimeoutError as error:
+        raise WaitTimeoutError(
+            f"waited {REPLY_TIMEOUT_S:g} s for {what} from the limiter actor; the cluster is "
+            "overloaded or the driver is gone: run the job again to resume"
+        ) from error

@@ -1,0 +1,122 @@
+"""What one run needs to ask its teacher through Ray: cluster, limiter, ledger, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+
+from actors.caller import CallerSetup, Stage, call_stage, stream_rows
+from actors.cluster import connect
+from actors.limiter import start_limiter
+from moss import storage
+from moss.config.synthesis import SynthesisConfig
+from moss.config.teacher import TeacherConfig
+from moss.endpoint import check_endpoint
+from moss.ledger import Ledger
+from moss.limits import Spend, price
+from moss.lineage import Run
+from moss.progress import Progress
+from moss.recipes import Recipe, Row, add_usage, take_usage, usage_usd
+from moss.teacher import Endpoint
+
+
+class TeacherSession:
+    """Carries rows through stages; keeps the sum of usage and the live line up to date."""
+
+    def __init__(self, config: SynthesisConfig, setup: CallerSetup, progress: Progress) -> None:
+        self.setup = setup
+        self.progress = progress
+        self.usage: dict[str, list[int]] = {}
+        self._config = config
+        self._num_failed = 0
+
+    @property
+    def teacher(self) -> TeacherConfig:
+        """The teacher's config, base URL resolved."""
+        return self.setup.teacher
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What answers at it."""
+        return self.setup.endpoint
+
+    def ask(self, rows: Sequence[Row], recipe: Recipe, *, advance: bool = True) -> list[Row]:
+        """Carry rows through one recipe; see `carry`."""
+        return self.carry(rows, [self.call_stage(recipe)], advance=advance)
+
+    def call_stage(self, recipe: Recipe) -> Stage:
+        """A stage of callers of this run."""
+        return call_stage(recipe, self.setup, self._config.caller)
+
+    def carry(
+        self, rows: Sequence[Row], stages: Sequence[Stage], *, advance: bool = True
+    ) -> list[Row]:
+        """All rows, in order, after all stages; see `stream_rows` for errors.
+
+        Args:
+            advance: count each finished row on the live line.
+        """
+        finished: list[Row] = []
+        for row in stream_rows(rows, stages, config=self._config.caller):
+            add_usage(self.usage, take_usage([row]))
+            self._num_failed += row.get("status") == "failed"
+            usd = usage_usd(self.usage, self.teacher)
+            self.progress.update(
+                failed=self._num_failed, spend_usd=None if usd is None else float(usd)
+            )
+            if advance:
+                self.progress.advance()
+            finished.append(row)
+        return finished
+
+
+@contextmanager
+def teacher_session(
+    config: SynthesisConfig,
+    teacher: TeacherConfig,
+    run: Run,
+    *,
+    models: Collection[str],
+    total: int | None,
+    unit: str,
+    other_cpus: float = 0.0,
+) -> Iterator[TeacherSession]:
+    """A session while the block runs. The endpoint is checked before the cluster is touched.
+
+    Args:
+        teacher: `config.teacher` with its base URL resolved.
+        models: names that the stage will ask for.
+        total: units on the live line; None if unknown.
+        other_cpus: what actors besides the callers hold.
+
+    Raises:
+        ConfigError, TeacherError: see `moss.endpoint.check_endpoint`.
+        ResourceError: the cluster is too small.
+    """
+    endpoint = check_endpoint(teacher, models)
+    ledger_folder = storage.join(str(PurePosixPath(run.folder).parent), "ledgers", config.run_id)
+    num_cpus = config.caller.num_cpus * teacher.num_callers + other_cpus
+    with (
+        connect(num_cpus_needed=num_cpus, what=f"{config.run_id} with its callers"),
+        Progress(config.run_id, total, unit, run.folder) as progress,
+    ):
+        setup = CallerSetup(
+            teacher=teacher,
+            endpoint=endpoint,
+            ledger_folder=ledger_folder,
+            seed=config.seed,
+            limiter=start_limiter(
+                teacher, spent_so_far(ledger_folder, teacher), run_id=config.run_id
+            ),
+        )
+        yield TeacherSession(config, setup, progress)
+
+
+def spent_so_far(ledger_folder: str, teacher: TeacherConfig) -> Spend:
+    """What earlier attempts of the run paid, at today's prices."""
+    spent = Spend()
+    with Ledger(ledger_folder) as ledger:
+        for record in ledger.records():
+            spent += price(record.model, record.prompt_tokens, record.completion_tokens, teacher)
+    return spent

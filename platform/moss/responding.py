@@ -1,0 +1,120 @@
+"""Preference candidates: one history, six responses, fifteen pairs (paper section 7.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from moss.chat import Conversation
+from moss.config.synthesis import LabelPreferencesConfig, SamplingConfig
+from moss.conversations import Exchange, assistant_messages, language_of, parse_chat_reply
+from moss.errors import DataError
+from moss.judge import make_pairs
+from moss.recipes import Calls, Row, Sampling, stable_unit, text_of
+
+
+def history_rows(config: LabelPreferencesConfig, conversations: Sequence[Row]) -> list[Row]:
+    """Rows to respond to: the `preference` split, last reply emptied, split by prompt.
+
+    Raises:
+        DataError: nothing is in that split.
+    """
+    chosen = [row for row in conversations if row["split"] == "preference"]
+    if not chosen:
+        raise DataError(
+            f"run {config.conversations} has no conversation in its preference split; raise "
+            "splits.preference there"
+        )
+    chosen.sort(key=lambda row: stable_unit(config.seed, "history", row["id"]))
+    rows: list[Row] = []
+    for row in sorted(chosen[: config.num_prompts], key=lambda row: str(row["id"])):
+        prompt_id = text_of(row, "prompt_id")
+        conversation = Conversation.from_json(text_of(row, "conversation"))
+        last = replace(conversation.turns[-1], moss="")
+        history = Conversation(conversation.meta, (*conversation.turns[:-1], last))
+        is_validation = stable_unit(config.seed, "validation", prompt_id) < config.validation_share
+        rows.append(
+            {
+                "id": f"responses-{prompt_id}",
+                "prompt_id": prompt_id,
+                "language": row["language"],
+                "category": row["category"],
+                "split": "validation" if is_validation else "train",
+                "conversation": history.to_json(),
+                "responses": [],
+                "parents": [row["id"]],
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Respond:
+    """Recipe of one history: adds a response of every model of the teacher to `responses`.
+
+    A model that gives none fails the row, so no row is judged with fewer pairs than the others.
+    """
+
+    models: tuple[str, ...]
+    persona: str
+    sampling: SamplingConfig
+    step: str = "respond"
+
+    async def run(self, row: Row, calls: Calls) -> Row:
+        """One chat call per model."""
+        conversation = Conversation.from_json(text_of(row, "conversation"))
+        *earlier, last = conversation.turns
+        messages = assistant_messages(
+            [Exchange(turn.human, turn.moss) for turn in earlier],
+            last.human,
+            language_of(row),
+            persona=self.persona,
+        )
+        responses = list(responses_of(row))
+        for model in self.models:
+            answer = await calls.chat(
+                model, messages, Sampling(self.sampling), step=f"{self.step}-{model}"
+            )
+            responses.append({"model": model, "text": parse_chat_reply(answer.text)})
+        return {"responses": responses}
+
+
+def responses_of(row: Mapping[str, object]) -> list[dict[str, str]]:
+    """The responses that a row has so far.
+
+    Raises:
+        DataError: the column is not a list of model and text.
+    """
+    responses = row.get("responses")
+    if not isinstance(responses, list):
+        raise DataError(f"row {row.get('id')!r}: responses is {responses!r}, expected a list")
+    return [{"model": str(item["model"]), "text": str(item["text"])} for item in responses]
+
+
+def pair_rows(row: Row, *, judge_model: str) -> list[Row]:
+    """The judged pairs of one row: 15 of six responses, no two of one model.
+
+    Which of the two is `a` is drawn by pair, so that seats do not go with models.
+    """
+    texts = {item["model"]: item["text"] for item in responses_of(row)}
+    rows: list[Row] = []
+    for number, pair in enumerate(make_pairs([item["model"] for item in responses_of(row)]), 1):
+        pair_id = f"pair-{row['prompt_id']}-{number:02d}"
+        a, b = pair if stable_unit("seat", pair_id) < 0.5 else pair[::-1]
+        rows.append(
+            {
+                "id": pair_id,
+                "prompt_id": row["prompt_id"],
+                "language": row["language"],
+                "split": row["split"],
+                "conversation": row["conversation"],
+                "model_a": a,
+                "model_b": b,
+                "response_a": texts[a],
+                "response_b": texts[b],
+                "label": "",
+                "model": judge_model,
+                "parents": [row["id"]],
+            }
+        )
+    return rows

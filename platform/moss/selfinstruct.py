@@ -1,0 +1,242 @@
+"""Extend seed prompts to many (paper section 5.1; Wang et al. 2023, Self-Instruct).
+
+Work is counted in *iterations*: one teacher call per (category, language) bucket, 8 examples in, up
+to 8 prompts out. The first 50 iterations of a bucket draw their examples from seeds only, later
+ones 4 from seeds and 4 from synthetic prompts. Iteration numbers are handed out by one coordinator
+per run, so N workers do not make N times 50 seed-only calls.
+
+Iterations run in rounds: those of one round see the synthetic prompts accepted before the round
+began, which makes the outcome independent of how many workers run and of when they are killed.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from moss.config.synthesis import DedupConfig, SelfInstructConfig
+from moss.dedup import DuplicateIndex, is_too_short
+from moss.errors import TeacherResponseError
+from moss.recipes import Calls, Row, Sampling, stable_int, text_of
+from moss.templates import load_template
+from moss.types import Language
+
+_ITEM = re.compile(r"^[ \t]*\[Question (\d+)\][ \t]*[:：]?", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt that may stand as an in-context example."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One teacher call to be made."""
+
+    bucket: str
+    number: int
+    """1-based, global within the bucket."""
+    examples: tuple[Example, ...]
+
+    @property
+    def id(self) -> str:
+        """Sorts by bucket, then number."""
+        return f"{self.bucket}-{self.number:07d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One parsed prompt and what became of it."""
+
+    id: str
+    text: str
+    iteration: str
+    parents: tuple[str, ...]
+    """Ids of the examples that the call showed."""
+    status: str = "ok"
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _Bucket:
+    quota: int
+    seeds: tuple[Example, ...]
+    synthetic: list[Example] = field(default_factory=list)
+    next_iteration: int = 1
+    is_exhausted: bool = False
+
+
+def render_examples(examples: Sequence[Example]) -> str:
+    """The numbered example lines of the few-shot prompt; line breaks inside become spaces."""
+    lines = [
+        f"[Question {number}]: {' '.join(example.text.split())}"
+        for number, example in enumerate(examples, 1)
+    ]
+    return "\n".join(lines)
+
+
+def parse_prompts(completion: str, *, count: int, is_truncated: bool) -> list[str]:
+    """Prompts in a completion that continues an open `[Question 1]:`.
+
+    Tolerates a repeated first header, missing colons and missing numbers in between. Stops at
+    `count`; a last item that was cut off is dropped.
+    """
+    if not _ITEM.match(completion.lstrip()):
+        completion = f"[Question 1]: {completion}"
+    pieces = _ITEM.split(completion.lstrip())
+    bodies = pieces[2::2]
+    if is_truncated:
+        bodies = bodies[:-1]
+    texts = [_first_paragraph(body) for body in bodies[:count]]
+    return [text for text in texts if text]
+
+
+def _first_paragraph(body: str) -> str:
+    return " ".join(body.strip().split("\n\n")[0].split())
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendPrompts:
+    """Recipe of one iteration: adds `texts`, the prompts that the teacher wrote."""
+
+    model: str
+    config: SelfInstructConfig
+    template: str = "extend_prompts"
+    """Template with the slots `examples` and `count`, and `tool` where `tool` is set."""
+    tool: str | None = None
+    step: str = "extend"
+
+    async def run(self, row: Row, calls: Calls) -> Row:
+        """Ask once and parse.
+
+        Raises:
+            TeacherResponseError: no prompt in the answer.
+        """
+        language = cast(Language, text_of(row, "language"))
+        slots = {"tool": self.tool} if self.tool is not None else {}
+        prompt = load_template(self.template, language).render(
+            examples=text_of(row, "examples"), count=self.config.num_prompts, **slots
+        )
+        answer = await calls.ask(self.model, prompt, Sampling(self.config.sampling), step=self.step)
+        texts = parse_prompts(
+            answer.text,
+            count=self.config.num_prompts,
+            is_truncated=answer.finish_reason == "length",
+        )
+        if not texts:
+            raise TeacherResponseError(f"no numbered prompt in the answer {answer.text[:120]!r}")
+        return {"texts": texts, "model": self.model}
+
+
+class Coordinator:
+    """Plans iterations and collects their prompts until every bucket's quota is met.
+
+    Args:
+        quotas: bucket -> prompts wanted.
+        seeds: bucket -> handwritten or selected seeds.
+    """
+
+    def __init__(
+        self,
+        quotas: Mapping[str, int],
+        seeds: Mapping[str, Sequence[Example]],
+        *,
+        config: SelfInstructConfig,
+        dedup: DedupConfig,
+        seed: int,
+    ) -> None:
+        self._config = config
+        self._dedup = dedup
+        self._seed = seed
+        self._index = DuplicateIndex(dedup)
+        self._buckets = {
+            bucket: _Bucket(
+                quota=quotas[bucket],
+                seeds=tuple(seeds[bucket]),
+                is_exhausted=not seeds[bucket],
+            )
+            for bucket in sorted(quotas)
+        }
+        for state in self._buckets.values():
+            for example in state.seeds:
+                self._index.add(example.id, example.text)
+
+    def plan_round(self) -> list[Iteration]:
+        """Iterations of the next round; empty when nothing is left to do.
+
+        A round holds what each bucket still needs if every call gave its full count, at most
+        `round_iterations` a bucket, and never crosses from seeds-only into mixed examples.
+        """
+        planned: list[Iteration] = []
+        for bucket, state in self._buckets.items():
+            missing = state.quota - len(state.synthetic)
+            if missing <= 0 or state.is_exhausted:
+                continue
+            wanted = -(-missing // self._config.num_prompts)
+            first = state.next_iteration
+            last = min(first + min(wanted, self._config.round_iterations), self._last() + 1)
+            if first <= self._config.seed_only_iterations:
+                last = min(last, self._config.seed_only_iterations + 1)
+            planned += [
+                Iteration(bucket, number, self._examples(bucket, state, number))
+                for number in range(first, last)
+            ]
+            state.next_iteration = last
+        return planned
+
+    def collect(self, iteration: Iteration, texts: Sequence[str]) -> list[Candidate]:
+        """Judge the prompts of one iteration; call in ascending order of iteration id."""
+        state = self._buckets[iteration.bucket]
+        parents = tuple(example.id for example in iteration.examples)
+        candidates = []
+        for position, text in enumerate(texts, 1):
+            candidate_id = f"{iteration.id}-{position}"
+            status, reason = self._judge(state, candidate_id, text)
+            if status == "ok":
+                state.synthetic.append(Example(candidate_id, text))
+            candidates.append(Candidate(candidate_id, text, iteration.id, parents, status, reason))
+        return candidates
+
+    def end_round(self, num_accepted: Mapping[str, int]) -> None:
+        """Give up on buckets whose round brought nothing new, or that reached their last call."""
+        for bucket, state in self._buckets.items():
+            if num_accepted.get(bucket) == 0 or state.next_iteration > self._last():
+                state.is_exhausted = True
+
+    def shortfalls(self) -> dict[str, int]:
+        """Bucket -> prompts missing to its quota."""
+        missing = {b: s.quota - len(s.synthetic) for b, s in self._buckets.items()}
+        return {bucket: count for bucket, count in missing.items() if count > 0}
+
+    def _last(self) -> int:
+        return self._config.max_iterations
+
+    def _examples(self, bucket: str, state: _Bucket, number: int) -> tuple[Example, ...]:
+        """Examples of one call, drawn by a generator that knows only bucket and number."""
+        rng = random.Random(stable_int(self._seed, bucket, number))
+        num_examples = self._config.num_examples
+        from_pool = 0
+        if number > self._config.seed_only_iterations:
+            from_pool = min(self._config.num_synthetic_examples, len(state.synthetic))
+        from_seeds = min(num_examples - from_pool, len(state.seeds))
+        chosen = rng.sample(state.seeds, from_seeds) + rng.sample(state.synthetic, from_pool)
+        rng.shuffle(chosen)
+        return tuple(chosen)
+
+    def _judge(self, state: _Bucket, candidate_id: str, text: str) -> tuple[str, str]:
+        if len(state.synthetic) >= state.quota:
+            return "skipped", "quota met"
+        if len(text) > self._config.max_characters:
+            return "filtered", f"longer than {self._config.max_characters} characters"
+        if is_too_short(text, self._dedup):
+            return "filtered", "too short"
+        verdict = self._index.add(candidate_id, text)
+        if verdict.reason:
+            return "filtered", f"{verdict.reason} of {verdict.kept_id}"
+        return "ok", ""

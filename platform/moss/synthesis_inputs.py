@@ -1,0 +1,66 @@
+"""What the synthesis stages read before they start: seeds, red-team prompts, demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+from moss import storage
+from moss.collection import read_served_prompts
+from moss.config.synthesis import CollectPromptsConfig, SynthesizePromptsConfig
+from moss.recipes import Row, stable_unit
+from moss.seeds import ToolDemonstration, load_demonstrations, load_red_team, load_seeds
+from moss.selfinstruct import Example
+from moss.synthesis_plan import group_seeds, quotas_of
+from moss.synthesis_rows import read_ok_rows
+from moss.types import LANGUAGES, Language
+
+HONESTY = "honesty"
+"""Facts about the assistant itself: served prompts have no such use case, so the handwritten seeds
+of this category serve the aligned set too."""
+
+
+def load_prompt_seeds(config: SynthesizePromptsConfig) -> dict[str, list[Example]]:
+    """Bucket -> seeds: the bundled ones, or those that `collect_prompts` selected.
+
+    Raises:
+        ConfigError: no bucket with a quota has a seed.
+        ManifestError: the run of seeds is absent or altered.
+    """
+    bundled: list[Mapping[str, object]] = [asdict(seed) for seed in load_seeds()]
+    if config.seeds is None:
+        return group_seeds(bundled, quotas_of(config.quotas))
+    collected = read_ok_rows(config.run_path(config.seeds), "collected")
+    honesty = [seed for seed in bundled if seed["category"] == HONESTY]
+    return group_seeds([*collected, *honesty], quotas_of(config.quotas))
+
+
+def load_red_team_rows() -> list[Row]:
+    """The bundled red-team prompts as rows."""
+    return [asdict(prompt) for prompt in load_red_team()]
+
+
+def demonstrations_by_language() -> dict[Language, Sequence[ToolDemonstration]]:
+    """The bundled tool demonstrations."""
+    found = load_demonstrations()
+    return {language: [d for d in found if d.language == language] for language in LANGUAGES}
+
+
+def load_served_prompts(config: CollectPromptsConfig) -> list[Row] | None:
+    """Served prompts, or None where the workspace has none yet.
+
+    Raises:
+        DataError: the source is not readable.
+    """
+    if config.source is None:
+        return None
+    source = config.source
+    if not source.startswith("/") and "://" not in source:
+        source = storage.join(storage.absolute(config.workspace), source)
+    if not storage.exists(source):
+        return None
+    rows = read_served_prompts(source)
+    if config.max_prompts is not None and len(rows) > config.max_prompts:
+        rows.sort(key=lambda row: stable_unit(config.seed, "served", row["id"]))
+        rows = sorted(rows[: config.max_prompts], key=lambda row: str(row["id"]))
+    return rows or None

@@ -1,0 +1,209 @@
+"""Rows that the synthesis stages start from: buckets, quotas, imports, turns and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from moss.config.synthesis import (
+    TURNS_ABOVE_CAP_WARNING,
+    SynthesizeConversationsConfig,
+    SynthesizePromptsConfig,
+    SynthesizeToolConversationsConfig,
+)
+from moss.config.teacher import TeacherConfig
+from moss.errors import ConfigError
+from moss.recipes import Row, stable_unit, text_of
+from moss.selfinstruct import Example
+from moss.turns import choose_split, choose_weighted, sample_turns
+from moss.types import LANGUAGES, Language
+
+
+def bucket_name(category: str, language: str) -> str:
+    """A (category, language) pair as one name; `bucket_of` takes it apart."""
+    return f"{category}-{language}"
+
+
+def bucket_of(bucket: str) -> tuple[str, Language]:
+    """Category and language of a bucket."""
+    category, _, language = bucket.rpartition("-")
+    assert language in LANGUAGES, bucket
+    return category, language
+
+
+def quotas_of(quotas: Mapping[str, Mapping[Language, int]]) -> dict[str, int]:
+    """Bucket -> prompts wanted; buckets that want none are left out."""
+    return {
+        bucket_name(category, language): count
+        for category, by_language in sorted(quotas.items())
+        for language, count in sorted(by_language.items())
+        if count > 0
+    }
+
+
+def group_seeds(
+    rows: Iterable[Mapping[str, object]], quotas: Mapping[str, int]
+) -> dict[str, list[Example]]:
+    """Bucket -> seeds in ascending order of id, for every bucket that has a quota.
+
+    A bucket without seeds stays empty; its shortfall is noted when the stage ends.
+
+    Raises:
+        ConfigError: no bucket with a quota has a seed.
+    """
+    grouped: dict[str, list[Example]] = {bucket: [] for bucket in quotas}
+    for row in rows:
+        bucket = bucket_name(text_of(row, "category"), text_of(row, "language"))
+        if bucket in grouped:
+            grouped[bucket].append(Example(text_of(row, "id"), text_of(row, "text")))
+    if grouped and not any(grouped.values()):
+        raise ConfigError(
+            f"no seed for any of {', '.join(sorted(grouped))}; check the categories under quotas "
+            "and the run that seeds names"
+        )
+    return {b: sorted(seeds, key=lambda seed: seed.id) for b, seeds in grouped.items()}
+
+
+def red_team_rows(
+    config: SynthesizePromptsConfig, imported: Sequence[Row]
+) -> tuple[list[Row], list[str]]:
+    """Imported harmful prompts up to the quota of each language, the rest skipped; and notes."""
+    rows: list[Row] = []
+    notes: list[str] = []
+    for language in LANGUAGES:
+        quota = config.red_team.get(language, 0)
+        offered = [row for row in imported if row["language"] == language]
+        offered.sort(key=lambda row: stable_unit(config.seed, "red_team", row["id"]))
+        if len(offered) < quota:
+            notes.append(f"{len(offered)} red-team prompts in {language}, {quota} wanted")
+        for position, row in enumerate(offered):
+            is_used = position < quota
+            rows.append(
+                {
+                    "id": row["id"],
+                    "status": "ok" if is_used else "skipped",
+                    "step": "import",
+                    "reason": "" if is_used else "quota met",
+                    "text": row["text"],
+                    "language": language,
+                    "category": "harmlessness",
+                    "source": "red_team",
+                }
+            )
+    return rows, notes
+
+
+def conversation_rows(
+    config: SynthesizeConversationsConfig, prompts: Sequence[Row], *, default_model: str
+) -> tuple[list[Row], int]:
+    """One row per conversation to make, and how many drew a turn count beyond the bounds."""
+    weights = config.models or {default_model: 1.0}
+    rows: list[Row] = []
+    num_clipped = 0
+    chosen = sorted(prompts, key=lambda row: text_of(row, "id"))
+    if config.max_prompts is not None and len(chosen) > config.max_prompts:
+        chosen.sort(key=lambda row: stable_unit(config.seed, "subset", row["id"]))
+        chosen = sorted(chosen[: config.max_prompts], key=lambda row: text_of(row, "id"))
+    for prompt in chosen:
+        prompt_id = text_of(prompt, "id")
+        row_id = f"conversation-{prompt_id}"
+        count = sample_turns(config.turns, seed=config.seed, row_id=row_id)
+        num_clipped += count.is_clipped
+        model = choose_weighted(weights, seed=config.seed, row_id=row_id)
+        rows.append(
+            {
+                "id": row_id,
+                "prompt_id": prompt_id,
+                "prompt": prompt["text"],
+                "language": prompt["language"],
+                "category": prompt["category"],
+                "split": choose_split(config.splits, prompt_id=prompt_id),
+                "num_turns": count.turns,
+                "grade_model": model,
+                "model": model,
+                "parents": [prompt_id],
+            }
+        )
+    return rows, num_clipped
+
+
+def turn_notes(num_clipped: int, num_rows: int, max_turns: int) -> list[str]:
+    """A warning when too many conversations sit at the cap (requirements 5.1)."""
+    if num_rows and num_clipped / num_rows > TURNS_ABOVE_CAP_WARNING:
+        return [
+            f"{num_clipped / num_rows:.0%} of conversations drew a turn count outside the bounds "
+            f"and were moved to one of them, mostly {max_turns}; check `turns`"
+        ]
+    return []
+
+
+def tool_buckets(config: SynthesizeToolConversationsConfig) -> dict[str, int]:
+    """Bucket -> queries wanted, per tool and language."""
+    return {
+        bucket_name(tool, language): count
+        for tool, quota in sorted(config.quotas.items())
+        for language, count in (("en", quota.en), ("zh", quota.zh))
+        if count > 0
+    }
+
+
+def tool_query_rows(config: SynthesizeToolConversationsConfig, queries: Sequence[Row]) -> list[Row]:
+    """One row per accepted query, positive or with its tool switched off."""
+    rows: list[Row] = []
+    for query in queries:
+        if query["status"] != "ok":
+            continue
+        query_id = text_of(query, "id")
+        row_id = f"tool-{query_id}"
+        is_disabled = stable_unit(config.seed, "disabled", row_id) < config.disabled_share
+        rows.append(
+            {
+                "id": row_id,
+                "prompt_id": query_id,
+                "query": query["text"],
+                "language": query["language"],
+                "category": "tool",
+                "tool": query["category"],
+                "kind": "disabled" if is_disabled else "positive",
+                "split": choose_split(config.splits, prompt_id=query_id),
+                "num_turns": sample_turns(config.turns, seed=config.seed, row_id=row_id).turns,
+                "parents": [query_id],
+                "attempts": query["attempts"],
+                "ledger_keys": query["ledger_keys"],
+            }
+        )
+    return rows
+
+
+def negative_rows(
+    config: SynthesizeToolConversationsConfig,
+    conversations: Sequence[Row],
+    *,
+    num_tool_rows: int,
+) -> tuple[list[Row], list[str]]:
+    """Conventional SFT conversations to switch tools on in: `negative_share` of the whole set."""
+    wanted = round(num_tool_rows * config.negative_share / (1 - config.negative_share))
+    offered = [row for row in conversations if row["split"] == "sft"]
+    offered.sort(key=lambda row: stable_unit(config.seed, "negative", row["id"]))
+    notes = []
+    if len(offered) < wanted:
+        notes.append(f"{len(offered)} conversations for {wanted} negative examples")
+    chosen = sorted(offered[:wanted], key=lambda row: text_of(row, "id"))
+    kept = ("prompt_id", "language", "category", "split", "conversation", "num_turns")
+    return [
+        {
+            **{name: row[name] for name in (*kept, "grade_model")},
+            "id": f"negative-{row['id']}",
+            "tool": "none",
+            "kind": "negative",
+            "parents": [row["id"]],
+        }
+        for row in chosen
+    ], notes
+
+
+def conversation_models(config: SynthesizeConversationsConfig, teacher: TeacherConfig) -> list[str]:
+    """Every model that a conversation stage asks; the assistant's default first."""
+    if config.recipe == "one_instruction":
+        return [*(config.models or {teacher.model("warmup_conversations"): 1.0})]
+    assistants = config.models or {teacher.model("conversations"): 1.0}
+    return [*assistants, teacher.model("user_simulator")]

@@ -1,0 +1,163 @@
+"""What users want: the eight use cases of Table 4, and how they map to the domains of Table 5.
+
+The two tables have different labels (Table 4 gives 53 % to open QA, which Table 5 lacks), so the
+mapping is explicit here; prompts of an unknown class are kept but feed no domain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from moss.config.synthesis import SamplingConfig
+from moss.conversations import language_of
+from moss.errors import TeacherResponseError
+from moss.recipes import Calls, Row, Sampling, stable_unit, text_of
+from moss.templates import load_template
+
+USE_CASES: Final[dict[str, float]] = {
+    "Open QA": 53.1,
+    "Code": 13.5,
+    "Chat": 7.4,
+    "Generation": 7.2,
+    "Math & Reasoning": 5.7,
+    "Brainstorming": 5.2,
+    "Role-playing": 5.0,
+    "NLP Tasks": 2.9,
+}
+"""Use case -> percentage of served prompts (Table 4)."""
+
+UNKNOWN: Final = "unknown"
+
+DOMAINS: Final[dict[str, str]] = {
+    "Open QA": "complex_instruction",
+    "Code": "code",
+    "Chat": "role_playing",
+    "Generation": "writing",
+    "Math & Reasoning": "complex_instruction",
+    "Brainstorming": "brainstorming",
+    "Role-playing": "role_playing",
+    "NLP Tasks": "complex_instruction",
+}
+"""Use case -> domain of Table 5."""
+
+EXAMPLES: Final[dict[str, tuple[str, str]]] = {
+    "Open QA": ("What is the capital of Norway?", "挪威的首都是哪里？"),
+    "Code": ("Write a Python function that reverses a list.", "用Python写一个反转列表的函数。"),
+    "Chat": ("Hello, how is your day?", "你好，今天过得怎么样？"),
+    "Generation": ("Write a short poem about rain.", "写一首关于雨的短诗。"),
+    "Math & Reasoning": ("What is 15*4+2?", "15*4+2等于多少？"),
+    "Brainstorming": ("Give me three ideas for a garden party.", "给我三个花园聚会的点子。"),
+    "Role-playing": ("Act as a tour guide in Rome.", "请扮演一位罗马的导游。"),
+    "NLP Tasks": ("Translate this sentence: good night.", "翻译这句话：晚安。"),
+}
+"""One example per class and language for the few-shot prompt (section 6)."""
+
+_LETTERS = re.compile(r"[^a-z&]+")
+_DIFFICULTY = re.compile(r"(?<![\d.])([1-5])(?![\d.])")
+
+
+def parse_use_case(text: str) -> str:
+    """The class named in an answer; `UNKNOWN` for none or for several."""
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return UNKNOWN
+    answer = f" {_simplify(lines[0])} "
+    found = [name for name in USE_CASES if f" {_simplify(name)} " in answer]
+    return found[0] if len(found) == 1 else UNKNOWN
+
+
+def _simplify(text: str) -> str:
+    return " ".join(_LETTERS.sub(" ", text.casefold()).split())
+
+
+def parse_difficulty(text: str) -> int:
+    """A rating from 1 to 5.
+
+    Raises:
+        TeacherResponseError: no such number in the answer.
+    """
+    found = _DIFFICULTY.search(text)
+    if found is None:
+        raise TeacherResponseError(f"no difficulty from 1 to 5 in the answer {text[:80]!r}")
+    return int(found.group(1))
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyPrompt:
+    """Recipe of one served prompt: adds `use_case` and `difficulty`."""
+
+    classifier_model: str
+    difficulty_model: str
+    sampling: SamplingConfig
+    step: str = "classify"
+
+    async def run(self, row: Row, calls: Calls) -> Row:
+        """Ask for the class, then for the difficulty."""
+        language, prompt = language_of(row), text_of(row, "text")
+        position = 0 if language == "en" else 1
+        examples = "\n".join(
+            f"Prompt: {texts[position]}\nClass: {name}" for name, texts in EXAMPLES.items()
+        )
+        question = load_template("classify_use_case", language).render(
+            classes=", ".join(USE_CASES), examples=examples, prompt=prompt
+        )
+        sampling = Sampling(self.sampling)
+        answer = await calls.ask(self.classifier_model, question, sampling, step="use_case")
+        question = load_template("rate_difficulty", language).render(prompt=prompt)
+        rating = await calls.ask(self.difficulty_model, question, sampling, step="difficulty")
+        return {
+            "use_case": parse_use_case(answer.text),
+            "difficulty": parse_difficulty(rating.text),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SeedCandidate:
+    """A classified prompt that may become a seed."""
+
+    id: str
+    use_case: str
+    frequency: int
+    """Served prompts it stands for, counted before deduplication."""
+    difficulty: int
+
+
+def select_seeds(
+    candidates: Iterable[SeedCandidate], num_seeds: int, *, seed: int
+) -> list[SeedCandidate]:
+    """Pick seeds by frequency times difficulty, stratified by use case.
+
+    Each class gets its share of the candidates (largest remainders), unknown none; inside a class
+    the highest products win and equal ones are drawn by `seed`.
+    """
+    strata: dict[str, list[SeedCandidate]] = {}
+    for candidate in candidates:
+        if candidate.use_case != UNKNOWN:
+            strata.setdefault(candidate.use_case, []).append(candidate)
+    sizes = {name: len(members) for name, members in strata.items()}
+    shares = allocate(min(num_seeds, sum(sizes.values())), sizes)
+    chosen: list[SeedCandidate] = []
+    for name in sorted(strata):
+        ranked = sorted(
+            strata[name],
+            key=lambda c: (-c.frequency * c.difficulty, stable_unit(seed, c.id), c.id),
+        )
+        chosen += ranked[: shares[name]]
+    return sorted(chosen, key=lambda candidate: candidate.id)
+
+
+def allocate(total: int, weights: Mapping[str, float]) -> dict[str, int]:
+    """Split `total` in proportion to `weights`, in whole numbers that add up to it."""
+    names: Sequence[str] = sorted(weights)
+    whole = sum(weights.values())
+    if total <= 0 or whole <= 0:
+        return dict.fromkeys(names, 0)
+    exact = {name: total * weights[name] / whole for name in names}
+    shares = {name: int(exact[name]) for name in names}
+    by_remainder = sorted(names, key=lambda name: (shares[name] - exact[name], name))
+    for name in by_remainder[: total - sum(shares.values())]:
+        shares[name] += 1
+    return shares
