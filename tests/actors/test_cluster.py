@@ -1,0 +1,66 @@
+"""A job that cannot get what it needs says so before any actor starts."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from actors import cluster
+from actors.cluster import check_resources, connect, short_temp_dir
+from moss.errors import ConfigError, ResourceError
+
+
+def test_an_address_of_the_jobs_api_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cluster.ADDRESS_ENV, "http://127.0.0.1:8265")
+    with (
+        pytest.raises(ConfigError, match="ray job submit --address http://127"),
+        connect(num_cpus_needed=1, what="test"),
+    ):
+        pass
+
+
+def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv(cluster.ADDRESS_ENV, f"127.0.0.1:{port}")
+    with (
+        pytest.raises(ResourceError, match=f"no Ray cluster answers at RAY_ADDRESS=.*{port}"),
+        connect(num_cpus_needed=1, what="test"),
+    ):
+        pass
+
+
+def test_a_long_temporary_folder_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp/" + "x" * 60)
+    folder = short_temp_dir()
+    assert folder.startswith("/tmp/moss-")
+    Path(folder).rmdir()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_connect_keeps_a_connection_that_is_there(ray_cluster: None) -> None:
+    import ray
+
+    with connect(num_cpus_needed=2, what="test"):
+        assert ray.is_initialized()
+    assert ray.is_initialized()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_too_few_resources_name_what_is_needed_and_what_there_is(ray_cluster: None) -> None:
+    with pytest.raises(ResourceError, match=r"train_ppo needs 4 CPU, the cluster has 2; 1 GPU"):
+        check_resources({"CPU": 4, "GPU": 1}, what="train_ppo")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_cluster_that_may_grow_is_not_refused(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_autoscaling_limits", lambda: {"CPU": 64.0})
+    check_resources({"CPU": 48}, what="pretrain")
+    with pytest.raises(ResourceError, match="has 2 and may grow to 64"):
+        check_resources({"CPU": 65}, what="pretrain")
