@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from actors.ports import free_ports
 from moss.config.teacher import TeacherConfig
@@ -56,13 +57,7 @@ def teacher_endpoint(config: TeacherConfig) -> Iterator[TeacherConfig]:
         try:
             resolved = config.with_base_url(f"http://127.0.0.1:{port}/v1")
             if not _answers(f"{resolved.base_url}/models", child):
-                log.seek(0)
-                tail = log.read().decode(errors="replace")[-_LOG_TAIL_CHARS:]
-                raise TeacherUnavailableError(
-                    f"the offline teacher did not answer on port {port} within "
-                    f"{_START_TIMEOUT_S:g} s; start it alone to see why: "
-                    f"python -m serve.teacher_app --port {port}\n{tail}"
-                )
+                raise TeacherUnavailableError(_describe_failure(child, port, log))
             yield resolved
         finally:
             _end(child)
@@ -96,6 +91,15 @@ def _answers(url: str, child: subprocess.Popen[bytes]) -> bool:
         except OSError:
             time.sleep(_POLL_S)
     return False
+
+
+def _describe_failure(child: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> str:
+    code = child.poll()
+    how = f"did not answer within {_START_TIMEOUT_S:g} s" if code is None else f"ended with {code}"
+    log.seek(0)
+    tail = log.read().decode(errors="replace")[-_LOG_TAIL_CHARS:]
+    command = f"python -m serve.teacher_app --port {port}"
+    return f"the offline teacher {how}; start it alone to see why: {command}\n{tail}"
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
