@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from moss.config import StageConfig, load_config
+from moss.config import Config, StageConfig, load_config
 from moss.errors import ConfigError, MossError
 
-C = TypeVar("C", bound=StageConfig)
+C = TypeVar("C", bound=Config)
+StageC = TypeVar("StageC", bound=StageConfig)
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -33,8 +34,8 @@ EXIT_INTERRUPTED = 130
 
 def run_job(
     job: str,
-    config_class: type[C],
-    body: Callable[[C], None],
+    config_class: type[StageC],
+    body: Callable[[StageC], None],
     argv: Sequence[str] | None = None,
 ) -> int:
     """Parse flags, load the stage's config, run `body` with it; returns the exit code.
@@ -72,7 +73,7 @@ def guarded(job: str, work: Callable[[], None]) -> int:
     return 0
 
 
-def build_parser(job: str, config_class: type[StageConfig]) -> argparse.ArgumentParser:
+def build_parser(job: str, config_class: type[Config]) -> argparse.ArgumentParser:
     """The flags that all jobs share; a job with flags of its own adds them to this parser."""
     description = (config_class.__doc__ or "").strip().partition("\n")[0]
     parser = argparse.ArgumentParser(prog=f"python -m jobs.{job}", description=description)
