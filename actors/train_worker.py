@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -25,6 +25,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from actors.cluster import connect
 from moss import metrics, storage
 from moss.checkpoints import load_latest_training_state
+from moss.config.optimization import TrainingConfig
 from moss.errors import MossError
 from moss.progress import Progress
 from moss.tracking import Tracker
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from moss.training import StepReport, TrainingTask
 
 STATES_FOLDER = "states"
+WORK_FOLDER = "work"
 PROGRESS_FILE = "training-progress.json"
 RESULT_FILE = "training-result.json"
 _POLL_S = 0.5
@@ -62,11 +64,8 @@ def train(task: TrainingTask, *, stage: str, run_folder: str, num_steps: int) ->
         ResourceError: the cluster cannot hold the workers.
         MossError: a worker failed more often than `max_failures` allows.
     """
-    parallel = task.training.parallel
-    num_gpus = parallel.num_workers if parallel.device == "cuda" else 0
-    num_cpus = parallel.num_workers * parallel.cpus_per_worker
     with (
-        connect(num_cpus_needed=num_cpus, num_gpus_needed=num_gpus, what=stage),
+        connect_for(task.training, stage=stage),
         tempfile.TemporaryDirectory(prefix="moss-train-") as scratch,
         _live_progress(stage, run_folder, num_steps),
     ):
@@ -74,6 +73,22 @@ def train(task: TrainingTask, *, stage: str, run_folder: str, num_steps: int) ->
     final = storage.read_json(storage.join(run_folder, RESULT_FILE))
     assert isinstance(final, dict), "rank 0 wrote a mapping"
     return {str(name): float(value) for name, value in final.items()}
+
+
+def connect_for(training: TrainingConfig, *, stage: str) -> AbstractContextManager[None]:
+    """A cluster that can hold the workers; see `actors.cluster.connect`."""
+    parallel = training.parallel
+    return connect(
+        num_cpus_needed=parallel.num_workers * parallel.cpus_per_worker,
+        num_gpus_needed=parallel.num_workers if parallel.device == "cuda" else 0,
+        what=f"{stage} with {parallel.num_workers} training worker(s)",
+    )
+
+
+def discard_states(run_folder: str) -> None:
+    """Delete what only an unfinished run needs: training states and tokenized data."""
+    for name in (STATES_FOLDER, WORK_FOLDER, RESULT_FILE):
+        storage.remove(storage.join(run_folder, name))
 
 
 def run_worker(loop_config: dict[str, WorkerSettings]) -> None:

@@ -74,7 +74,7 @@ def build_policy(
             hidden_size=config.hidden_size,
             num_hidden_layers=config.num_layers,
             num_attention_heads=config.num_heads,
-            num_key_value_heads=config.num_heads,
+            num_key_value_heads=config.num_kv_heads or config.num_heads,
             intermediate_size=config.intermediate_size,
             max_position_embeddings=config.max_positions,
             rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
@@ -93,6 +93,26 @@ def load_policy(folder: str | Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(
         str(folder), dtype=torch.float32, local_files_only=True
     )
+
+
+def grow_vocabulary(model: PreTrainedModel, num_rows: int, *, seed: int) -> None:
+    """Add rows to embedding and head, in place; the rows that are there stay bitwise.
+
+    New rows are drawn around the mean of the old ones (Hewitt 2021), so that a fresh token starts
+    about as likely as an average one.
+
+    Raises:
+        DataError: the model already has more rows.
+    """
+    present = int(model.get_input_embeddings().weight.shape[0])
+    if num_rows < present:
+        raise DataError(
+            f"the tokenizer needs {num_rows} rows but the base model has {present}; a tokenizer "
+            "that extends the base never has fewer, so one of the two is the wrong one"
+        )
+    if num_rows > present:
+        torch.manual_seed(seed)
+        model.resize_token_embeddings(num_rows, mean_resizing=True)
 
 
 def save_model(

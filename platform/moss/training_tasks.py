@@ -7,19 +7,22 @@ them. Paths are local folders that every worker sees.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from torch import nn
 
+from moss import storage
 from moss.config.model import ModelConfig
 from moss.config.optimization import TrainingConfig
 from moss.config.unfreezing import UnfreezingConfig
+from moss.errors import ConfigError
+from moss.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS
 from moss.models import (
     PreferenceModel,
     build_policy,
+    grow_vocabulary,
     load_policy,
     save_model,
     save_preference_model,
@@ -50,10 +53,12 @@ class LanguageModelTask:
 
     def build_model(self) -> nn.Module:
         """The base checkpoint, or a random model of the configured shape."""
-        if self.base_folder is not None:
-            return cast("nn.Module", load_policy(self.base_folder))
-        assert self.model is not None, "a task names a base or a shape"
         tokenizer = MossTokenizer.load(self.tokenizer_folder)
+        if self.base_folder is not None:
+            base = load_policy(self.base_folder)
+            grow_vocabulary(base, tokenizer.padded_vocab_size, seed=self.seed)
+            return cast("nn.Module", base)
+        assert self.model is not None, "a task names a base or a shape"
         policy = build_policy(
             self.model,
             vocab_size=tokenizer.padded_vocab_size,
@@ -70,7 +75,7 @@ class LanguageModelTask:
         return LanguageModelObjective(source, self.training, pad_id=pad_id, seed=self.seed)
 
     def export(self, model: nn.Module) -> dict[str, float]:
-        """Write the checkpoint; returns the held-out loss in nats and its perplexity."""
+        """Write the checkpoint; returns the held-out loss in nats."""
         save_model(self.checkpoint_folder, model, tokenizer_folder=self.tokenizer_folder)
         if self.held_out_file is None:
             return {}
@@ -79,7 +84,7 @@ class LanguageModelTask:
             _source(self.held_out_file, self.training.max_length),
             token_budget=self.training.micro_batch_tokens,
         )
-        return {"train/held_out_loss_nats": loss, "train/held_out_perplexity": math.exp(loss)}
+        return {VALIDATION_LOSS: loss}
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,25 @@ class PreferenceTask:
         save_preference_model(self.checkpoint_folder, model, tokenizer_folder=self.tokenizer_folder)
         Path(self.accuracy_file).write_text(json.dumps(report.to_json(), indent=1) + "\n")
         return {
-            "preference/accuracy_share": report.accuracy,
-            "preference/validation_pairs": float(report.num_pairs),
-            "preference/score_mean": report.score_mean,
-            "preference/score_std": report.score_std,
+            VALIDATION_ACCURACY: report.accuracy,
+            "validation/pairs_count": float(report.num_pairs),
+            "validation/mean_score": report.score_mean,
+            "validation/spread_score": report.score_std,
         }
+
+
+def shared_folder(path: str) -> str:
+    """The absolute path of a folder that every worker sees; workers run in other folders.
+
+    Raises:
+        ConfigError: an object store, which DeepSpeed and memory-mapped data cannot read.
+    """
+    if storage.is_remote(path):
+        raise ConfigError(
+            f"training reads and writes local folders, got {path}; put the workspace on a file "
+            "system that all nodes mount"
+        )
+    return storage.absolute(path)
 
 
 def _source(file: str, max_length: int) -> SequenceSource:

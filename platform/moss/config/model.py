@@ -23,6 +23,8 @@ class ModelConfig(Config):
     hidden_size: int = Field(128, gt=0)
     num_layers: int = Field(3, gt=0)
     num_heads: int = Field(4, gt=0)
+    num_kv_heads: int | None = Field(None, gt=0)
+    """Key and value heads of `llama` (grouped queries); None for as many as `num_heads`."""
     intermediate_size: int = Field(384, gt=0)
     """Width of the MLP; the paper's CodeGen uses four times `hidden_size`."""
     max_positions: int = Field(384, gt=1)
@@ -44,6 +46,17 @@ class ModelConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def kv_heads_divide_heads(self) -> Self:
+        """Every key head serves the same whole number of query heads."""
+        if self.num_kv_heads and self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} is no multiple of num_kv_heads={self.num_kv_heads}"
+            )
+        if self.num_kv_heads and self.architecture == "codegen":
+            raise ValueError("codegen has one key head per query head; leave num_kv_heads out")
+        return self
+
     @property
     def head_dim(self) -> int:
         """Dimensions of one attention head."""
@@ -53,7 +66,8 @@ class ModelConfig(Config):
         """Parameters of the policy built with a vocabulary of `vocab_size` rows."""
         hidden, inner = self.hidden_size, self.intermediate_size
         embedding = vocab_size * hidden
-        attention = 4 * hidden * hidden
+        kv_size = (self.num_kv_heads or self.num_heads) * self.head_dim
+        attention = 2 * hidden * hidden + 2 * hidden * kv_size
         if self.architecture == "llama":
             block = attention + 3 * hidden * inner + 2 * hidden
             head, final_norm = (0 if self.tie_embeddings else embedding), hidden

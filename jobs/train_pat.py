@@ -1,0 +1,78 @@
+"""Preference-aware training: score, sort into six buckets, tag, train MOSS-PAT.
+
+Usage: python -m jobs.train_pat --config tiny
+Writes `checkpoint/`, `data/scored.parquet`, `data/prompts.parquet` (PPO's prompts), `quality.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from jobs.entry import run_job
+from moss.config.training import TrainPATConfig
+
+if TYPE_CHECKING:
+    from moss.lineage import Run
+
+CONFIG_CLASS = TrainPATConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry."""
+    return run_job("train_pat", CONFIG_CLASS, run_stage, argv)
+
+
+def run_stage(config: TrainPATConfig) -> None:
+    """Open the run on its base, preference model and conversations."""
+    from moss.lineage import Run
+
+    inputs = {
+        "base": config.run_path(config.base),
+        "preference_model": config.run_path(config.preference_model),
+    }
+    inputs |= {source.run: config.run_path(source.run) for source in config.sources}
+    with Run.open(config, "train_pat", inputs=inputs) as run:
+        if not run.finished:
+            _train_tagged(config, run, inputs)
+
+
+def _train_tagged(config: TrainPATConfig, run: Run, inputs: dict[str, str]) -> None:
+    from actors.tagging import tag_by_preference
+    from actors.train_worker import connect_for, discard_states, train
+    from moss.sft_data import write_sequences
+    from moss.training_tasks import LanguageModelTask, shared_folder
+
+    folder = shared_folder(run.folder)
+    base = shared_folder(f"{inputs['base']}/checkpoint")
+    with connect_for(config.training, stage="train_pat"):
+        tagged = tag_by_preference(config, run, inputs, base)
+        files, counts, num_sequences = write_sequences(
+            {"train": tagged.examples},
+            tagged.renderer,
+            folder,
+            max_length=config.training.max_length,
+        )
+        task = LanguageModelTask(
+            training=config.training,
+            tokenizer_folder=base,
+            train_file=files["train"],
+            checkpoint_folder=f"{folder}/checkpoint",
+            base_folder=base,
+            model=None,
+            seed=config.seed,
+        )
+        num_steps = config.training.num_steps(num_sequences["train"])
+        metrics = train(task, stage="train_pat", run_folder=folder, num_steps=num_steps)
+    run.finish(
+        outputs=["checkpoint", "data", "quality.json"],
+        counts=tagged.counts | counts,
+        metrics=metrics,
+        model_name=config.run_id,
+        notes=[f"tags: {tagged.tags}"],
+    )
+    discard_states(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,70 @@
+"""Fine-tune on conversations: MOSS-Warmup or MOSS-SFT.
+
+Usage: python -m jobs.train_sft --config tiny [--run-id MOSS-Warmup]
+Writes `checkpoint/` (Transformers model and tokenizer) and `metrics.jsonl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.entry import run_job
+from moss.config.training import TrainSFTConfig
+
+CONFIG_CLASS = TrainSFTConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry."""
+    return run_job("train_sft", CONFIG_CLASS, run_stage, argv)
+
+
+def run_stage(config: TrainSFTConfig) -> None:
+    """Choose conversations, tokenize them, train, finish the run."""
+    from actors.train_worker import discard_states, train
+    from moss.chat_rendering import ChatRenderer
+    from moss.lineage import Run
+    from moss.sft_data import select_examples, split_held_out, write_sequences
+    from moss.tokenizer import MossTokenizer
+    from moss.training_tasks import LanguageModelTask, shared_folder
+
+    folders = [config.run_path(source.run) for source in config.sources]
+    inputs = {"base": config.run_path(config.base)}
+    inputs |= {source.run: folder for source, folder in zip(config.sources, folders, strict=True)}
+    with Run.open(config, "train_sft", inputs=inputs) as run:
+        if run.finished:
+            return
+        folder = shared_folder(run.folder)
+        base = shared_folder(f"{inputs['base']}/checkpoint")
+        renderer = ChatRenderer(MossTokenizer.load(base), config.loss_on)
+        selection = select_examples(config.sources, folders, seed=config.seed)
+        examples, held_out = split_held_out(
+            selection.examples, config.num_held_out, seed=config.seed
+        )
+        length = config.training.max_length
+        files, counts, num_sequences = write_sequences(
+            {"train": examples, "held_out": held_out}, renderer, folder, max_length=length
+        )
+        task = LanguageModelTask(
+            training=config.training,
+            tokenizer_folder=base,
+            train_file=files["train"],
+            held_out_file=files.get("held_out"),
+            checkpoint_folder=f"{folder}/checkpoint",
+            base_folder=base,
+            model=None,
+            seed=config.seed,
+        )
+        num_steps = config.training.num_steps(num_sequences["train"])
+        metrics = train(task, stage="train_sft", run_folder=folder, num_steps=num_steps)
+        run.finish(
+            outputs=["checkpoint"],
+            counts=selection.counts | counts,
+            metrics=metrics,
+            model_name=config.run_id,
+        )
+        discard_states(folder)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
