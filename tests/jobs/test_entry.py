@@ -123,7 +123,8 @@ def test_restart_deletes_a_run_but_no_other_folder(
     assert "no run made it" in capsys.readouterr().err
     (run / "config.yaml").write_text("run_id: bread\n", encoding="utf-8")
     bake("--restart")
-    assert not run.exists()
+    assert not (run / "precious.txt").exists()
+    assert not (run / "config.yaml").exists()
 
 
 @pytest.mark.parametrize("job", JOBS)
