@@ -19,6 +19,11 @@ class CalculatorConfig(Config):
     max_expression_chars: int = Field(400, ge=1, le=10_000)
     max_result_chars: int = Field(80, ge=8, le=4_096)
 
+    @property
+    def call_timeout_s(self) -> float:
+        """Longest a caller waits: the calculation, and ten seconds for a free worker."""
+        return self.timeout_s + 10.0
+
 
 class SolverConfig(Config):
     """Limits of the equation solver (paper section 8.2)."""
@@ -31,6 +36,11 @@ class SolverConfig(Config):
     max_result_chars: int = Field(400, ge=8, le=4_096)
     start_timeout_s: float = Field(120.0, gt=0)
     """How long the first call may wait for SymPy to load."""
+
+    @property
+    def call_timeout_s(self) -> float:
+        """Longest a caller waits: loading, the solution, and two seconds to end it."""
+        return self.start_timeout_s + self.timeout_s + 2.0
 
 
 class SearchConfig(Config):
@@ -45,6 +55,11 @@ class SearchConfig(Config):
     max_summary_chars: int = Field(400, ge=20, le=4_000)
     """Characters per page (requirements 2.8)."""
     timeout_s: float = Field(5.0, gt=0, le=60)
+
+    @property
+    def call_timeout_s(self) -> float:
+        """Longest a caller waits."""
+        return self.timeout_s
 
 
 class TextToImageConfig(Config):
@@ -61,6 +76,11 @@ class TextToImageConfig(Config):
     num_threads: int = Field(1, ge=1)
     device: str = "cpu"
 
+    @property
+    def call_timeout_s(self) -> float:
+        """Longest a caller waits."""
+        return self.timeout_s
+
 
 class ToolsConfig(Config):
     """Which tools exist, and their limits."""
@@ -72,3 +92,12 @@ class ToolsConfig(Config):
     text_to_image: TextToImageConfig = TextToImageConfig()
     max_calls: int = Field(4, ge=1, le=16)
     """Calls of one turn that run; the rest is dropped (requirements 2.8)."""
+
+    def call_timeout_s(self, name: ToolName) -> float:
+        """Longest a caller waits for one call of a tool."""
+        return {
+            "calculator": self.calculator.call_timeout_s,
+            "equation_solver": self.equation_solver.call_timeout_s,
+            "web_search": self.web_search.call_timeout_s,
+            "text_to_image": self.text_to_image.call_timeout_s,
+        }[name]

@@ -125,7 +125,7 @@ class Calculator:
     def __init__(self, config: CalculatorConfig) -> None:
         require_seccomp()
         self.config = config
-        self.timeout_s = config.timeout_s + 10.0  # waiting for a worker comes on top
+        self.timeout_s = config.call_timeout_s
         self._pool: pydantic_monty.AsyncMonty | None = None
         self._folder: str | None = None
         self._starting = asyncio.Lock()

@@ -118,7 +118,7 @@ class Search:
 
     def __init__(self, config: SearchConfig) -> None:
         self.config = config
-        self.timeout_s = config.timeout_s
+        self.timeout_s = config.call_timeout_s
         self._pages = load_corpus(config.corpus)
         self._index: SearchIndex | None = None
         self._lock = threading.Lock()

@@ -119,7 +119,7 @@ class Solver:
     def __init__(self, config: SolverConfig) -> None:
         require_seccomp()
         self.config = config
-        self.timeout_s = config.start_timeout_s + config.timeout_s + 2.0
+        self.timeout_s = config.call_timeout_s
         self._zygote: _Zygote | None = None
         self._starting = threading.Lock()
 

@@ -58,7 +58,7 @@ class TextToImage:
                 "(model_index.json is missing); give another one, or null for tiny random weights"
             )
         self.config = config
-        self.timeout_s = config.timeout_s
+        self.timeout_s = config.call_timeout_s
         self._pipeline: DiffusionPipeline | None = None
         self._lock = threading.Lock()
         self._stopped: set[str] = set()

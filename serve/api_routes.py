@@ -1,0 +1,162 @@
+"""The OpenAI-compatible routes: `/v1/*`, `/health`, `/ready`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from moss.types import API_NAMES
+from serve.auth import ApiKeys
+from serve.chat_service import ChatService, PreparedTurn
+from serve.conversation import TurnEvent, TurnFinished, TurnOutcome, collect_turn
+from serve.errors import ApiError, as_api_error
+from serve.responses import Answer, Json, sse, sse_error
+from serve.schemas import ChatRequest
+from serve.users import owner_of
+
+_PING_EVERY_S = 15.0
+_DISCONNECT_POLL_S = 0.2
+_DONE = b"data: [DONE]\n\n"
+
+
+def api_router(service: ChatService, keys: ApiKeys) -> APIRouter:
+    """Routes over one service."""
+    router = APIRouter()
+
+    @router.post("/v1/chat/completions")
+    async def chat_completions(body: ChatRequest, request: Request) -> Response:
+        label = keys.check(request.headers.get("authorization"))
+        owner = owner_of(request, label)
+        prepared = await asyncio.to_thread(service.prepare, body, owner)
+        answer = Answer(service.model, body.moss.include)
+        if not body.stream:
+            return JSONResponse(await _complete(service, body, request, owner, prepared, answer))
+        service.check_admission()  # refused in form, while the status line is still ours
+        pieces = _stream(service, body, owner, prepared, answer)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(pieces, media_type="text/event-stream", headers=headers)
+
+    @router.get("/v1/models")
+    async def models(request: Request) -> Json:
+        keys.check(request.headers.get("authorization"))
+        return {"object": "list", "data": [_model(service)]}
+
+    @router.get("/v1/models/{name:path}")
+    async def model(name: str, request: Request) -> Json:
+        keys.check(request.headers.get("authorization"))
+        if name != service.model.name:
+            raise ApiError(404, "there is no such model", code="model_not_found", param="model")
+        return _model(service)
+
+    @router.get("/v1/moss/tools")
+    async def tools(request: Request) -> Json:
+        keys.check(request.headers.get("authorization"))
+        defaults = service.config.default_tools
+        return {
+            "tools": [
+                {"name": name, "api": API_NAMES[name], "default": name in defaults}
+                for name in service.tools
+            ]
+        }
+
+    @router.get("/health")
+    async def health() -> Json:
+        return {"status": "ok"}
+
+    @router.get("/ready")
+    async def ready() -> Json:
+        await service.check_ready()
+        return {"status": "ready", "model": service.model.name}
+
+    return router
+
+
+def _model(service: ChatService) -> Json:
+    model = service.model
+    return {
+        "id": model.name, "object": "model", "created": model.created, "owned_by": "moss-platform"
+    }  # fmt: skip
+
+
+async def _complete(
+    service: ChatService,
+    body: ChatRequest,
+    request: Request,
+    owner: str,
+    prepared: PreparedTurn,
+    answer: Answer,
+) -> Json:
+    """The whole answer; generation stops when the client leaves."""
+    with service.admitted():
+        turn = asyncio.create_task(collect_turn(service.walk(prepared)))
+        watch = asyncio.create_task(_left(request))
+        try:
+            await asyncio.wait({turn, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if not turn.done():
+                raise ApiError(499, "the client closed the request", code="client_closed_request")
+            outcome = turn.result()
+        finally:
+            turn.cancel()
+            watch.cancel()
+    kept = await service.keep(body, owner, prepared, outcome)
+    return answer.completion(prepared, outcome, kept)
+
+
+async def _left(request: Request) -> None:
+    """Return once the client has disconnected."""
+    while not await request.is_disconnected():
+        await asyncio.sleep(_DISCONNECT_POLL_S)
+
+
+async def _stream(
+    service: ChatService,
+    body: ChatRequest,
+    owner: str,
+    prepared: PreparedTurn,
+    answer: Answer,
+) -> AsyncGenerator[bytes]:
+    """Server-sent events; after a failure an error event and no `[DONE]`."""
+    yield sse(answer.first_chunk())
+    outcome: TurnOutcome | None = None
+    try:
+        with service.admitted():
+            async with aclosing(_with_pings(service.walk(prepared))) as events:
+                async for event in events:
+                    if isinstance(event, TurnFinished):
+                        outcome = event.outcome
+                    for chunk in answer.event_chunks(event) if event else ():
+                        yield sse(chunk)
+                    if event is None:
+                        yield b": ping\n\n"
+        assert outcome is not None, "a turn ends with TurnFinished"
+        kept = await service.keep(body, owner, prepared, outcome)
+    except Exception as error:  # the status line is out: the stream itself carries the failure
+        yield sse_error(as_api_error(error))
+        return
+    yield sse(answer.last_chunk(prepared, outcome, kept))
+    if body.stream_options is not None and body.stream_options.include_usage:
+        yield sse(answer.usage_chunk(outcome))
+    yield _DONE
+
+
+async def _with_pings(events: AsyncGenerator[TurnEvent]) -> AsyncGenerator[TurnEvent | None]:
+    """The events, and None whenever none came for a while; keeps proxies from hanging up."""
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(events))
+            try:
+                while not (await asyncio.wait({coming}, timeout=_PING_EVERY_S))[0]:
+                    yield None
+                yield coming.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.wait({coming}, timeout=_PING_EVERY_S)
+    finally:
+        await events.aclose()

@@ -1,0 +1,35 @@
+"""The HTTP application of one replica: routes, errors, keys and limits around a chat service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from moss.tools.registry import close_tools
+from serve.api_routes import api_router
+from serve.auth import ApiKeys
+from serve.chat_service import ChatService
+from serve.edge import Edge
+from serve.errors import add_error_handlers
+from serve.page_routes import page_router
+
+
+def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
+    """The FastAPI application; the interactive API pages are off, as they load foreign scripts."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.store.close()
+        await close_tools(service.tools)
+
+    app = FastAPI(
+        title="MOSS chat", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    app.include_router(api_router(service, keys))
+    app.include_router(page_router(service, keys))
+    add_error_handlers(app)
+    app.add_middleware(Edge, max_body_bytes=service.config.http.max_body_bytes)
+    return app

@@ -1,0 +1,122 @@
+"""The engine as a Ray Serve deployment, and its handle as an `Engine`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, cast
+
+from moss.config.serve import EngineConfig
+from moss.errors import WaitTimeoutError
+from serve.engines import Engine, GenerateParams, TokenDelta
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
+
+_HEALTHY_FOR_S = 10.0
+_HEALTH_TIMEOUT_S = 20.0
+
+
+def build_engine(folder: str, config: EngineConfig) -> Engine:
+    """Load the checkpoint in `folder` into the configured kind of engine."""
+    if config.kind == "vllm":
+        from serve.vllm_engine import VLLMEngine
+
+        return VLLMEngine(folder, config)
+    import torch
+
+    from moss.models import load_policy
+    from serve.transformers_engine import TransformersEngine
+
+    torch.set_num_threads(config.num_threads)
+    model = load_policy(folder).to(device=config.device, dtype=getattr(torch, config.dtype))
+    return TransformersEngine(model)
+
+
+class ChatModel:
+    """One replica of the engine; made a deployment in `serve.deployment`."""
+
+    def __init__(self, folder: str, config: EngineConfig) -> None:
+        self._engine = build_engine(folder, config)
+        self._made_token_at = 0.0
+
+    def max_positions(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self._engine.max_positions
+
+    async def generate(
+        self, prompt_ids: list[int], params: GenerateParams
+    ) -> AsyncGenerator[TokenDelta]:
+        """Stream the engine's deltas."""
+        async for delta in self._engine.generate(prompt_ids, params):
+            self._made_token_at = time.monotonic()
+            yield delta
+
+    async def check_health(self) -> None:
+        """Generate one token unless one was made just now: an engine can die while its process
+        lives. Raises WaitTimeoutError, on which Serve replaces the replica."""
+        if time.monotonic() - self._made_token_at < _HEALTHY_FOR_S:
+            return
+        await generate_one_token(self._engine, timeout_s=_HEALTH_TIMEOUT_S)
+        self._made_token_at = time.monotonic()
+
+
+async def generate_one_token(engine: Engine, *, timeout_s: float) -> None:
+    """Prove that the engine generates.
+
+    Raises:
+        WaitTimeoutError: no token within `timeout_s`.
+    """
+
+    async def first_token() -> None:
+        async for _ in engine.generate([0], GenerateParams(max_new_tokens=1, stop_ids=())):
+            return
+
+    try:
+        await asyncio.wait_for(first_token(), timeout_s)
+    except TimeoutError as error:
+        raise WaitTimeoutError(
+            f"the engine made no token within {timeout_s:g} s; it is dead or overloaded"
+        ) from error
+
+
+class RemoteEngine:
+    """An `Engine` over the handle of a `ChatModel` deployment."""
+
+    def __init__(
+        self, handle: DeploymentHandle, *, max_positions: int, token_timeout_s: float
+    ) -> None:
+        self._handle = handle.options(stream=True)
+        self._max_positions = max_positions
+        self._token_timeout_s = token_timeout_s
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self._max_positions
+
+    async def generate(
+        self, prompt_ids: list[int], params: GenerateParams
+    ) -> AsyncGenerator[TokenDelta]:
+        """See `serve.engines.Engine.generate`; leaving the stream cancels the remote call.
+
+        Raises:
+            WaitTimeoutError: no token within the configured wait.
+        """
+        deltas = self._handle.generate.remote(prompt_ids, params)
+        try:
+            while True:
+                delta = await asyncio.wait_for(anext(deltas), self._token_timeout_s)
+                yield cast(TokenDelta, delta)
+                if delta.finish_reason is not None:
+                    return
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise WaitTimeoutError(
+                f"the engine made no token within {self._token_timeout_s:g} s; it is dead or "
+                "overloaded"
+            ) from error
+        finally:
+            deltas.cancel()

@@ -1,0 +1,259 @@
+"""What the routes call: requests become turns, turns are admitted, walked and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+
+from moss.chat import Conversation, Turn
+from moss.chat_rendering import ChatRenderer
+from moss.config.serve import ServeChatConfig, TurnConfig
+from moss.meta_instruction import MetaInstruction
+from moss.tools.base import Tool
+from moss.types import QUALITY_LEVELS, TOOL_NAMES, ToolName
+from serve.chat_model import generate_one_token
+from serve.conversation import TurnEvent, TurnFinished, TurnOutcome, walk_turn
+from serve.engines import Engine
+from serve.errors import ApiError
+from serve.schemas import ChatRequest, Message
+from serve.store import Store, StoredTurn
+
+_READY_FOR_S = 10.0
+_READY_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """The model behind the service."""
+
+    name: str
+    version: str
+    """Digest of its manifest."""
+    created: int
+    """Unix time of its manifest."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTurn:
+    """A request, checked and ready to walk."""
+
+    conversation: Conversation
+    """History; its meta-instruction carries the effective switches."""
+    user_text: str
+    config: TurnConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where a stored turn lies."""
+
+    conversation_id: str
+    turn_id: str
+
+
+class ChatService:
+    """One replica's service logic; no HTTP in here."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        tools: Mapping[ToolName, Tool],
+        renderer: ChatRenderer,
+        store: Store,
+        model: ServedModel,
+        config: ServeChatConfig,
+    ) -> None:
+        self.store = store
+        self.model = model
+        self.config = config
+        self.tools = tools
+        self._engine = engine
+        self._renderer = renderer
+        self._num_ongoing = 0
+        self._ready_at = float("-inf")
+
+    def prepare(self, request: ChatRequest, owner: str) -> PreparedTurn:
+        """Check a request against the service and rebuild its history.
+
+        Raises:
+            ApiError: 400 or 404, naming the field.
+            DataError: no such stored conversation.
+        """
+        if request.model and request.model != self.model.name:
+            raise ApiError(
+                404, f"this service has the model {self.model.name} only",
+                code="model_not_found", param="model",
+            )  # fmt: skip
+        if len(request.messages) > self.config.http.max_messages:
+            limit = self.config.http.max_messages
+            raise ApiError(
+                400, f"at most {limit} messages", code="too_many_messages", param="messages"
+            )
+        texts = [message.text for message in request.messages]
+        if not all(map(_is_unicode, texts)):
+            raise ApiError(
+                400, "a message holds a lone surrogate, which is no character",
+                code="invalid_unicode", param="messages",
+            )  # fmt: skip
+        if max(map(len, texts)) > self.config.http.max_message_chars:
+            raise ApiError(
+                400, f"a message has at most {self.config.http.max_message_chars} characters",
+                code="message_too_long", param="messages",
+            )  # fmt: skip
+        meta = self._meta(request)
+        turns, user_text = turns_of(request.messages)
+        stored = request.moss.store
+        if stored is not None and stored.conversation_id is not None:
+            rows = self.store.turns(owner, stored.conversation_id, before=stored.replace_turn)
+            turns = tuple(Conversation.from_json(row.sections).turns[0] for row in rows)
+        return PreparedTurn(Conversation(meta, turns), user_text, self._turn_config(request))
+
+    def _meta(self, request: ChatRequest) -> MetaInstruction:
+        """Effective switches: the service's defaults, the request, and `tool_choice: none`."""
+        unknown = sorted(set(request.moss.tools) - set(TOOL_NAMES))
+        if unknown:
+            raise ApiError(
+                400, f"unknown tool {unknown[0][:40]!r}; tools are {', '.join(TOOL_NAMES)}",
+                code="unknown_tool", param="moss.tools",
+            )  # fmt: skip
+        switches = {name: name in self.config.default_tools for name in self.tools}
+        switches |= {name: request.moss.tools.get(name, on) for name, on in switches.items()}
+        enabled = frozenset(name for name, on in switches.items() if on)
+        if request.tool_choice == "none":
+            enabled = frozenset()
+        thoughts = request.moss.inner_thoughts
+        if thoughts is None:
+            # Trained conversations have thoughts where tools are on, and nowhere else.
+            thoughts = self.config.default_inner_thoughts and bool(enabled)
+        return MetaInstruction(self.config.meta_version, thoughts, enabled)
+
+    def _turn_config(self, request: ChatRequest) -> TurnConfig:
+        limit = request.max_completion_tokens or request.max_tokens
+        default = self.config.turn
+        changes: dict[str, object] = {
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "seed": request.seed,
+            "max_reply_tokens": min(limit, default.max_reply_tokens) if limit else None,
+        }
+        quality = request.moss.quality
+        if quality is not None:
+            if quality not in QUALITY_LEVELS or default.quality is None:
+                levels = ", ".join(map(str, QUALITY_LEVELS)) if default.quality else "none"
+                raise ApiError(
+                    400, f"quality {quality} is not offered by this model; levels: {levels}",
+                    code="invalid_quality", param="moss.quality",
+                )  # fmt: skip
+            changes["quality"] = quality
+        given = {name: value for name, value in changes.items() if value is not None}
+        return default.model_copy(update=given)
+
+    def check_admission(self) -> None:
+        """Refuse a request while too many run.
+
+        Raises:
+            ApiError: 429 with Retry-After.
+        """
+        if self._num_ongoing >= self.config.http.max_ongoing:
+            raise ApiError(
+                429, f"{self._num_ongoing} requests are running, which is the limit; try again",
+                code="too_many_requests", retry_after_s=self.config.http.retry_after_s,
+            )  # fmt: skip
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a request in; see `check_admission`."""
+        self.check_admission()
+        self._num_ongoing += 1
+        try:
+            yield
+        finally:
+            self._num_ongoing -= 1
+
+    async def walk(self, prepared: PreparedTurn) -> AsyncGenerator[TurnEvent]:
+        """Events of one turn."""
+        events = walk_turn(
+            self._engine, self.tools, self._renderer, prepared.conversation,
+            prepared.user_text, prepared.config,
+        )  # fmt: skip
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, TurnFinished):
+                    self._ready_at = time.monotonic()
+                yield event
+
+    async def keep(
+        self, request: ChatRequest, owner: str, prepared: PreparedTurn, outcome: TurnOutcome
+    ) -> Kept | None:
+        """Store a finished turn if the request asks for it."""
+        options = request.moss.store
+        if options is None:
+            return None
+        alone = Conversation(prepared.conversation.meta, (outcome.turn,))
+        extras = {
+            "references": [
+                {"number": number, "title": page.title, "text": page.text, "source": page.source}
+                for call in outcome.calls
+                for number, page in enumerate(call.output.references, start=call.first_reference)
+            ],
+            "images": [image for call in outcome.calls for image in call.output.images],
+        }
+        turn = StoredTurn(
+            prompt=prepared.user_text, sections=alone.to_json(), model=self.model.name,
+            model_version=self.model.version, consent=options.consent,
+            extras=json.dumps(extras, ensure_ascii=False),
+        )  # fmt: skip
+        ids = await asyncio.to_thread(
+            self.store.add_turn, owner, options.conversation_id, turn,
+            replaces=options.replace_turn,
+        )  # fmt: skip
+        return Kept(*ids)
+
+    async def check_ready(self) -> None:
+        """Prove that a token was generated lately, by generating one if need be.
+
+        Raises:
+            WaitTimeoutError: the engine makes none.
+        """
+        if time.monotonic() - self._ready_at > _READY_FOR_S:
+            await generate_one_token(self._engine, timeout_s=_READY_TIMEOUT_S)
+            self._ready_at = time.monotonic()
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def turns_of(messages: list[Message]) -> tuple[tuple[Turn, ...], str]:
+    """Client messages as earlier turns and the text to answer.
+
+    The format has no system section: system text stands before the first user message. Assistant
+    messages become replies without tool sections, for a client's word on tools is not trusted.
+
+    Raises:
+        ApiError: 400, the last message is not the user's, or the roles do not alternate.
+    """
+    system = "\n".join(item.text for item in messages if item.role in ("system", "developer"))
+    talk = [item for item in messages if item.role in ("user", "assistant")]
+    expected = ["user", "assistant"] * (len(talk) // 2 + 1)
+    if len(talk) % 2 == 0 or [item.role for item in talk] != expected[: len(talk)]:
+        raise ApiError(
+            400, "messages must alternate between user and assistant, beginning and ending with "
+            "user", code="invalid_messages", param="messages",
+        )  # fmt: skip
+    texts = [item.text for item in talk]
+    if not texts[-1].strip():
+        raise ApiError(400, "the last message is empty", code="empty_message", param="messages")
+    if system:
+        texts[0] = f"{system}\n\n{texts[0]}"
+    turns = tuple(Turn(human=texts[i], moss=texts[i + 1]) for i in range(0, len(texts) - 1, 2))
+    return turns, texts[-1]

@@ -1,0 +1,238 @@
+"""The chat service as one detached Ray Serve application: edge, engine, one deployment per tool."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+from fastapi import FastAPI
+from ray import serve as ray_serve
+from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import ApplicationStatus
+
+from moss.chat_rendering import ChatRenderer
+from moss.config.serve import ServeChatConfig
+from moss.errors import ConfigError, ResourceError, WaitTimeoutError
+from moss.storage import absolute, join
+from moss.tokenizer import MossTokenizer
+from moss.types import ToolName
+from serve.app import build_app
+from serve.auth import ApiKeys
+from serve.chat_model import ChatModel, RemoteEngine
+from serve.chat_service import ChatService, ServedModel
+from serve.store import Store
+from serve.tool_workers import RemoteTool, ToolWorker
+
+ENGINE = "ChatModel"
+EDGE = "ChatEdge"
+_POLL_S = 0.5
+_EDGE_CPUS = 0.1
+_BACKSTOP_ONGOING = 200
+"""Serve's own limit per replica, above ours: ours answers in OpenAI's form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The model to serve, resolved."""
+
+    folder: str
+    """Local folder of model and tokenizer that every node reaches."""
+    name: str
+    version: str
+    created_at: str
+    """ISO time of its manifest."""
+
+
+def deploy(config: ServeChatConfig, checkpoint: Checkpoint) -> str:
+    """Deploy on the connected cluster, wait until it answers, return the page's address.
+
+    The application is detached: it outlives the caller, until `undeploy` or the cluster's end.
+
+    Raises:
+        ConfigError: keys are missing or malformed for the configured host.
+        ResourceError: the application failed to start; the message ends with Ray Serve's reason.
+        WaitTimeoutError: it is not ready within `start_timeout_s`.
+    """
+    keys = ApiKeys.load(config.http)
+    config = _with_absolute_paths(config)
+    max_positions = _max_positions(checkpoint.folder)
+    deadline = time.monotonic() + config.start_timeout_s
+    address = _start_proxy(config)
+    application = _application(config, checkpoint, keys, max_positions)
+    ray_serve.run_many(
+        [ray_serve.RunTarget(application, name=config.app_name, route_prefix="/")],
+        wait_for_applications_running=False,
+    )
+    _wait_until_running(config.app_name, deadline)
+    _wait_until_ready(address, deadline)
+    return address
+
+
+def undeploy(app_name: str = "moss-chat") -> None:
+    """Remove the application from the connected cluster; nothing happens where there is none."""
+    ray_serve.delete(app_name)
+
+
+def _with_absolute_paths(config: ServeChatConfig) -> ServeChatConfig:
+    """Replicas run in other folders than the caller."""
+    images = config.tools.text_to_image.image_folder
+    drawing = config.tools.text_to_image.model_copy(update={"image_folder": absolute(images)})
+    database = config.database or join(config.workspace, "chat-store", "chat.sqlite")
+    return config.model_copy(
+        update={
+            "tools": config.tools.model_copy(update={"text_to_image": drawing}),
+            "database": absolute(database),
+        }
+    )
+
+
+def _max_positions(folder: str) -> int:
+    try:
+        settings = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+        return int(settings["max_position_embeddings"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{folder} holds no model to serve ({error}); train it first, or set model to a run "
+            "whose checkpoint/ is there"
+        ) from error
+
+
+def _start_proxy(config: ServeChatConfig) -> str:
+    """Start Ray Serve's HTTP proxy, or find the one that runs; returns its address."""
+    try:
+        running = _get_global_client(raise_if_no_controller_running=False)
+    except Exception:  # a controller that is going down counts as none
+        running = None
+    if running is None:
+        ray_serve.start(
+            proxy_location="HeadOnly",
+            http_options={
+                "host": config.http.host,
+                "port": config.http.port or _free_port(config.http.host),
+            },
+        )
+        running = _get_global_client()
+    options = running.http_config
+    host = "127.0.0.1" if options.host in ("0.0.0.0", "::", None) else options.host
+    return f"http://{host}:{options.port}"
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _application(
+    config: ServeChatConfig, checkpoint: Checkpoint, keys: ApiKeys, max_positions: int
+) -> ray_serve.Application:
+    engine = config.engine
+    model = ray_serve.deployment(
+        name=ENGINE,
+        ray_actor_options={"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus},
+        max_ongoing_requests=_BACKSTOP_ONGOING,
+        health_check_period_s=15,
+        health_check_timeout_s=60,
+        graceful_shutdown_timeout_s=10,
+    )(ChatModel).bind(checkpoint.folder, engine)
+    workers = [
+        ray_serve.deployment(
+            name=_tool_deployment(name),
+            ray_actor_options={"num_cpus": config.tool_num_cpus},
+            max_ongoing_requests=_BACKSTOP_ONGOING,
+            graceful_shutdown_timeout_s=5,
+        )(ToolWorker).bind(name, config.tools)
+        for name in config.tools.enabled
+    ]
+
+    def build() -> FastAPI:
+        return _build_edge(config, checkpoint, keys, max_positions)
+
+    edge = ray_serve.deployment(
+        name=EDGE,
+        ray_actor_options={"num_cpus": _EDGE_CPUS},
+        max_ongoing_requests=_BACKSTOP_ONGOING,
+        graceful_shutdown_timeout_s=10,
+    )(ray_serve.ingress(build)())
+    return edge.bind(model, *workers)
+
+
+def _tool_deployment(name: ToolName) -> str:
+    return f"Tool-{name}"
+
+
+def _build_edge(
+    config: ServeChatConfig, checkpoint: Checkpoint, keys: ApiKeys, max_positions: int
+) -> FastAPI:
+    """Runs in the edge's replica."""
+
+    def handle(name: str) -> DeploymentHandle:
+        return ray_serve.get_deployment_handle(name, app_name=config.app_name)
+
+    engine = RemoteEngine(
+        handle(ENGINE),
+        max_positions=max_positions,
+        token_timeout_s=config.engine.request_timeout_s,
+    )
+    tools = {
+        name: RemoteTool(
+            name, handle(_tool_deployment(name)), timeout_s=config.tools.call_timeout_s(name)
+        )
+        for name in config.tools.enabled
+    }
+    created = int(datetime.fromisoformat(checkpoint.created_at).timestamp())
+    service = ChatService(
+        engine=engine,
+        tools=tools,
+        renderer=ChatRenderer(MossTokenizer.load(checkpoint.folder)),
+        store=Store(f"sqlite:///{config.database}"),
+        model=ServedModel(checkpoint.name, checkpoint.version, created),
+        config=config,
+    )
+    return build_app(service, keys)
+
+
+def _wait_until_running(app_name: str, deadline: float) -> None:
+    while time.monotonic() < deadline:
+        application = ray_serve.status().applications.get(app_name)
+        if application is not None:
+            if application.status == ApplicationStatus.RUNNING:
+                return
+            if application.status in (
+                ApplicationStatus.DEPLOY_FAILED,
+                ApplicationStatus.UNHEALTHY,
+            ):
+                reasons = [
+                    f"{name}: {deployment.message}"
+                    for name, deployment in application.deployments.items()
+                    if deployment.message
+                ]
+                raise ResourceError(
+                    f"the chat service did not start: {application.message} {' '.join(reasons)}"
+                )
+        time.sleep(_POLL_S)
+    raise WaitTimeoutError(
+        f"the chat service {app_name} was not running in time; raise start_timeout_s, or free CPUs "
+        "of the cluster (`ray status`)"
+    )
+
+
+def _wait_until_ready(address: str, deadline: float) -> None:
+    """Wait for a generated token through the public door."""
+    last = "no answer"
+    while time.monotonic() < deadline:
+        try:
+            answer = httpx.get(f"{address}/ready", timeout=30.0, trust_env=False)
+            if answer.status_code == 200:
+                return
+            last = f"HTTP {answer.status_code}"
+        except httpx.HTTPError as error:
+            last = f"{type(error).__name__}: {error}"
+        time.sleep(_POLL_S)
+    raise WaitTimeoutError(f"the chat service at {address} was not ready in time; last: {last}")

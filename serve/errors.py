@@ -1,0 +1,92 @@
+"""Failures in OpenAI's form: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from moss.errors import DataError, WaitTimeoutError
+from serve.history import ContextLengthError
+from serve.store import NotStoredError
+
+_TYPES = {
+    401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+    429: "rate_limit_error", 500: "server_error", 503: "server_error", 504: "server_error",
+}  # fmt: skip
+
+
+class ApiError(Exception):
+    """An answer other than success, with its HTTP status."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    @property
+    def body(self) -> dict[str, object]:
+        """The JSON body."""
+        kind = _TYPES.get(self.status, "invalid_request_error")
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def response(self) -> JSONResponse:
+        """The HTTP response."""
+        headers = {"retry-after": str(self.retry_after_s)} if self.retry_after_s else None
+        return JSONResponse(self.body, status_code=self.status, headers=headers)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """What a client is told about a failure; unexpected ones are logged, not shown."""
+    match error:
+        case ApiError():
+            return error
+        case ContextLengthError():
+            return ApiError(400, str(error), code="context_length_exceeded", param="messages")
+        case NotStoredError():
+            return ApiError(404, str(error), code="not_found")
+        case DataError():
+            return ApiError(400, str(error), code="invalid_value")
+        case WaitTimeoutError():
+            return ApiError(504, str(error), code="engine_timeout")
+    logging.getLogger(__name__).error("request failed", exc_info=error)
+    return ApiError(500, "the server failed to answer; try again", code="internal_error")
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Give every failure of `app` the one form."""
+
+    async def validation(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"] if part != "body")
+        message = f"{param or 'body'}: {first['msg']}"  # never echoes the user's text
+        return ApiError(400, message, code="invalid_value", param=param or None).response()
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code = "not_found" if error.status_code == 404 else "http_error"
+        return ApiError(error.status_code, str(error.detail), code=code).response()
+
+    async def anything(_: Request, error: Exception) -> JSONResponse:
+        return as_api_error(error).response()
+
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(HTTPException, http)
+    for kind in (ApiError, DataError, WaitTimeoutError, Exception):
+        app.add_exception_handler(kind, anything)

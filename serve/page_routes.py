@@ -1,0 +1,118 @@
+"""The chat page and what only it needs: history, ratings, images (`/` and `/app/*`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import FileResponse, Response
+
+from moss.chat import Conversation
+from moss.tools.text_to_image import read_image
+from moss.types import API_NAMES, QUALITY_LEVELS
+from serve.auth import ApiKeys
+from serve.chat_service import ChatService
+from serve.errors import ApiError
+from serve.responses import Json
+from serve.schemas import RatingRequest
+from serve.store import CONSENT_VERSION, StoredTurn
+from serve.users import ensure_cookie, owner_of
+
+WEB: Final = Path(__file__).resolve().parent / "web"
+_FILES: Final = {
+    "app.js": "text/javascript", "text.js": "text/javascript", "style.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}  # fmt: skip
+
+
+def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
+    """Routes of the page over one service."""
+    router = APIRouter()
+
+    def owner(request: Request) -> str:
+        return owner_of(request, keys.check(request.headers.get("authorization")))
+
+    @router.get("/")
+    async def page(request: Request) -> Response:
+        response = FileResponse(WEB / "index.html", media_type="text/html")
+        response.headers["cache-control"] = "no-cache"
+        ensure_cookie(request, response)
+        return response
+
+    @router.get("/static/{name}")
+    async def static(name: str) -> Response:
+        if name not in _FILES:
+            raise ApiError(404, "there is no such file", code="not_found")
+        return FileResponse(
+            WEB / name, media_type=_FILES[name], headers={"cache-control": "no-cache"}
+        )
+
+    @router.get("/app/settings")
+    async def settings() -> Json:
+        defaults = service.config.default_tools
+        return {
+            "model": service.model.name,
+            "tools": [
+                {"name": name, "api": API_NAMES[name], "default": name in defaults}
+                for name in service.tools
+            ],
+            "quality_levels": list(QUALITY_LEVELS) if service.config.turn.quality else [],
+            "consent_version": CONSENT_VERSION,
+            "needs_key": keys.required,
+        }
+
+    @router.get("/app/conversations")
+    async def conversations(request: Request) -> list[Json]:
+        rows = await asyncio.to_thread(service.store.conversations, owner(request))
+        return [asdict(row) for row in rows]
+
+    @router.get("/app/conversations/{conversation_id}")
+    async def conversation(conversation_id: str, request: Request) -> Json:
+        turns = await asyncio.to_thread(service.store.turns, owner(request), conversation_id)
+        return {"id": conversation_id, "turns": [_shown(turn) for turn in turns]}
+
+    @router.delete("/app/conversations/{conversation_id}")
+    async def delete(conversation_id: str, request: Request) -> Json:
+        await asyncio.to_thread(service.store.delete_conversation, owner(request), conversation_id)
+        return {"deleted": conversation_id}
+
+    @router.post("/app/turns/{turn_id}/rating")
+    async def rate(turn_id: str, body: RatingRequest, request: Request) -> Json:
+        await asyncio.to_thread(
+            service.store.rate, owner(request), turn_id, body.rating, body.reason
+        )
+        return {"rating": body.rating}
+
+    @router.get("/app/images/{image_id}")
+    async def image(image_id: str) -> Response:
+        folder = service.config.tools.text_to_image.image_folder
+        data = await asyncio.to_thread(read_image, folder, image_id)
+        if data is None:
+            raise ApiError(404, "there is no such image", code="not_found")
+        return Response(data, media_type="image/png", headers={"cache-control": "max-age=86400"})
+
+    return router
+
+
+def _shown(stored: StoredTurn) -> Json:
+    turn = Conversation.from_json(stored.sections).turns[0]
+    return {
+        "id": stored.id,
+        "human": turn.human,
+        "moss": turn.moss,
+        "inner_thoughts": turn.inner_thoughts,
+        "commands": [{"api": item.api, "argument": item.argument} for item in turn.commands],
+        "results": [
+            {"api": item.command.api, "argument": item.command.argument, "text": item.text,
+             "ok": item.ok}
+            for item in turn.results
+        ],
+        "rating": stored.rating,
+        "consent": stored.consent,
+        "created_at": stored.created_at,
+        **json.loads(stored.extras),
+    }  # fmt: skip
