@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,10 @@ def ray_cluster() -> Iterator[None]:
     """A private local Ray cluster with 2 CPUs, started on first use, shut down at the end."""
     import ray
 
+    root = Path(__file__).resolve().parents[1]
+    before = os.environ.get("PYTHONPATH")
+    # Workers are new processes: they find the packages by this, not by pytest's settings.
+    os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{root / 'platform'}"
     ray.init(
         address="local",
         num_cpus=2,
@@ -57,3 +62,7 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before

@@ -6,12 +6,16 @@ vocabulary. Right padding with causal attention needs no attention mask: no real
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from moss.losses import token_logprobs
-from moss.models import ValueModel
+from moss.models import PreferenceModel, ValueModel
+from moss.rollouts import Floats, RolloutBatch, length_sorted_groups
 
 
 def response_logprobs(
@@ -48,3 +52,41 @@ def scatter_response(values_N: Tensor, mask_BT: Tensor) -> Tensor:
     """(B, T) with `values_N`, given row by row, where the mask is True, and 0 elsewhere."""
     empty = torch.zeros(mask_BT.shape, dtype=values_N.dtype, device=values_N.device)
     return empty.masked_scatter(mask_BT, values_N)
+
+
+@torch.inference_mode()
+def evaluate_tokens(
+    compute: Callable[[Tensor, Tensor], Tensor],
+    batch: RolloutBatch,
+    *,
+    device: torch.device,
+    max_rows: int,
+) -> Floats:
+    """A (B, T) result of a whole batch, computed on groups of rows of like length.
+
+    Args:
+        compute: tokens (B, T) and mask (B, T) of a group to its result (B, T).
+        max_rows: rows of the largest group.
+    """
+    result = np.zeros(batch.tokens_BT.shape, np.float32)
+    for rows in length_sorted_groups(batch.lengths_B, max_rows=max_rows):
+        group = batch.rows(rows)
+        tokens_BT = torch.from_numpy(group.tokens_BT).to(device)
+        values_BT = compute(tokens_BT, torch.from_numpy(group.mask_BT).to(device))
+        result[rows, : values_BT.shape[1]] = values_BT.cpu().numpy()
+    return result
+
+
+@torch.inference_mode()
+def evaluate_scores(
+    model: PreferenceModel, batch: RolloutBatch, *, device: torch.device, max_rows: int
+) -> Floats:
+    """(B,) preference scores of whole sequences, read at each row's last token."""
+    scores = np.zeros(batch.num_rollouts, np.float32)
+    for rows in length_sorted_groups(batch.lengths_B, max_rows=max_rows):
+        group = batch.rows(rows)
+        tokens_BT = torch.from_numpy(group.tokens_BT).to(device)
+        lengths_B = torch.from_numpy(group.lengths_B).to(device)
+        real_BT = torch.arange(tokens_BT.shape[1], device=device) < lengths_B[:, None]
+        scores[rows] = model(tokens_BT, real_BT).cpu().numpy()
+    return scores

@@ -139,14 +139,15 @@ class Experience:
         )
 
 
-def length_sorted_groups(lengths_B: Ints, *, num_groups: int) -> list[Ints]:
-    """Row indices in `num_groups` groups of nearly equal size, short rows together.
+def length_sorted_groups(lengths_B: Ints, *, max_rows: int) -> list[Ints]:
+    """Row indices in the fewest groups of at most `max_rows` and nearly equal size, short rows
+    together.
 
     Padding then costs about a third less arithmetic than mixed groups. Rows of equal length keep
-    their order. Fewer rows than groups give fewer groups.
+    their order.
     """
     order = np.argsort(lengths_B, kind="stable").astype(np.int64)
-    return [group for group in np.array_split(order, num_groups) if len(group)]
+    return np.array_split(order, -(-len(order) // max_rows))
 
 
 def _check_rollout(row: int, rollout: Rollout) -> None:

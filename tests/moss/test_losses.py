@@ -98,16 +98,17 @@ def test_gradients_equal_finite_differences_and_vanish_where_masked(which: str) 
         assert float(gradient[row, t]) == pytest.approx(numeric, abs=1e-6)
 
 
-@pytest.mark.parametrize("num_parts", [1, 2, 3, 6])
-def test_loss_and_gradient_do_not_depend_on_how_a_minibatch_is_cut(num_parts: int) -> None:
+@pytest.mark.parametrize("max_rows", [1, 2, 4, 6])
+def test_loss_and_gradient_do_not_depend_on_how_a_minibatch_is_cut(max_rows: int) -> None:
     data = batch(3)
     count = int(data["mask"].sum())
     whole = data["new"].clone().requires_grad_()
-    policy_loss(
+    full = policy_loss(
         whole, data["old"], data["advantages"], data["mask"], clip_range=CLIP, num_tokens=count
-    ).loss.backward()
+    )
+    torch.autograd.backward(full.loss)
     parts, total, clip_fraction, kl = data["new"].clone().requires_grad_(), 0.0, 0.0, 0.0
-    for rows in length_sorted_groups(data["mask"].sum(1).numpy(), num_groups=num_parts):
+    for rows in length_sorted_groups(data["mask"].sum(1).numpy(), max_rows=max_rows):
         result = policy_loss(
             parts[rows],
             data["old"][rows],
@@ -116,19 +117,11 @@ def test_loss_and_gradient_do_not_depend_on_how_a_minibatch_is_cut(num_parts: in
             clip_range=CLIP,
             num_tokens=count,
         )
-        result.loss.backward()
-        total += float(result.loss)
+        torch.autograd.backward(result.loss)
+        total += float(result.loss.detach())
         clip_fraction += result.clip_fraction
         kl += result.approximate_kl
-    full = policy_loss(
-        data["new"],
-        data["old"],
-        data["advantages"],
-        data["mask"],
-        clip_range=CLIP,
-        num_tokens=count,
-    )
-    assert total == pytest.approx(float(full.loss))
+    assert total == pytest.approx(float(full.loss.detach()))
     assert clip_fraction == pytest.approx(full.clip_fraction)
     assert kl == pytest.approx(full.approximate_kl)
     assert whole.grad is not None

@@ -23,8 +23,7 @@ class VLLMConfig(Config):
     """What one vLLM engine takes."""
 
     kv_cache_gib: float = Field(1.0, gt=0)
-    """KV cache of a CPU engine, GiB (a GPU engine takes `gpu_memory_share` of its device)."""
-    gpu_memory_share: float = Field(0.3, gt=0, le=1)
+    """Memory for keys and values, GiB; `max_num_seqs` whole sequences should fit."""
     max_num_seqs: int = Field(64, ge=1)
     """Responses decoded at once."""
 
@@ -44,6 +43,11 @@ class RolloutConfig(Config):
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature=0 explores nothing; PPO needs a value above 0")
         return self
+
+    @property
+    def max_sequence_tokens(self) -> int:
+        """Longest prompt and response together."""
+        return self.max_prompt_tokens + self.sampling.max_new_tokens
 
 
 class PPOConfig(Config):
@@ -105,8 +109,10 @@ class PPOConfig(Config):
 
 
 class ActorConfig(Config):
-    """What Ray reserves for one actor, and the threads it may use."""
+    """Actors of one role: how many, what Ray reserves for each, the threads each may use."""
 
+    num_ranks: int = Field(1, ge=1)
+    """Equal actors that share the rows of a batch."""
     num_cpus: float = Field(0.25, ge=0)
     num_gpus: float = Field(0.0, ge=0)
     num_threads: int = Field(1, ge=1)
@@ -126,6 +132,28 @@ class PPOActorsConfig(Config):
     reference: ActorConfig = ActorConfig()
     reward: ActorConfig = ActorConfig()
     rollout: ActorConfig = ActorConfig()
+
+    @model_validator(mode="after")
+    def trained_roles_have_one_rank(self) -> Self:
+        """Policy and critic keep their optimizer in one actor each."""
+        for role, config in (("policy", self.policy), ("critic", self.critic)):
+            if config.num_ranks != 1:
+                raise ValueError(
+                    f"actors.{role}.num_ranks={config.num_ranks}, but a trained role runs in 1 "
+                    "actor; reference, reward and rollout take more"
+                )
+        return self
+
+    @property
+    def by_role(self) -> dict[str, ActorConfig]:
+        """Role to config, in the order they start: the slowest first."""
+        return {
+            "rollout": self.rollout,
+            "policy": self.policy,
+            "critic": self.critic,
+            "reference": self.reference,
+            "reward": self.reward,
+        }
 
 
 class PPOTimeouts(Config):
@@ -158,8 +186,3 @@ class TrainPPOConfig(StageConfig):
     checkpoint_every: int = Field(10, ge=1)
     """Iterations between full-state checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
-
-    @property
-    def max_sequence_tokens(self) -> int:
-        """Longest prompt and response together."""
-        return self.rollout.max_prompt_tokens + self.rollout.sampling.max_new_tokens

@@ -1,0 +1,17 @@
+"""What every actor that holds a model does first."""
+
+from __future__ import annotations
+
+import os
+
+
+def set_threads(num_threads: int) -> None:
+    """Bound this process' threads; more threads than cores multiply CPU time several times over.
+
+    Must run before torch is first imported: OpenMP reads the variable once.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(num_threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import torch
+
+    torch.set_num_threads(num_threads)

@@ -1,0 +1,193 @@
+"""One PPO iteration over the actors: the page to read first.
+
+prompts -> rollouts -> scores, values, policy and reference logprobs -> KL-shaped rewards -> GAE ->
+policy and critic updates -> published weights.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.critic import CriticActor
+from actors.group import ActorGroup
+from actors.policy import PolicyActor
+from actors.reference import ReferenceActor
+from actors.reward import RewardActor
+from actors.rollout import RolloutActor
+from actors.weight_sync import WeightSync
+from moss.config.ppo import TrainPPOConfig
+from moss.experience import (
+    ExperienceReport,
+    ScoredRollouts,
+    Scores,
+    UpdateReport,
+    drop_failed,
+    make_experience,
+    plan_minibatches,
+)
+from moss.ppo_inputs import PPOInputs
+from moss.rollouts import Experience, Floats, RolloutBatch, SampleRequest
+
+
+@dataclass(frozen=True, slots=True)
+class PPOActors:
+    """The five roles, loaded."""
+
+    policy: ActorGroup[PolicyActor]
+    critic: ActorGroup[CriticActor]
+    reference: ActorGroup[ReferenceActor]
+    reward: ActorGroup[RewardActor]
+    rollout: ActorGroup[RolloutActor]
+
+
+@dataclass(frozen=True, slots=True)
+class IterationReport:
+    """What one iteration did."""
+
+    iteration: int
+    """Iterations done, this one included; also the version of the weights it published."""
+    experience: ExperienceReport
+    policy: UpdateReport | None
+    """None while only the critic trains."""
+    critic: UpdateReport
+    num_responses: int
+    num_response_tokens: int
+    dropped: list[dict[str, str]]
+    """Row and reason of each response without a reward."""
+    seconds: dict[str, float]
+    """Wall time of each phase."""
+
+
+class PPOTrainer:
+    """Runs iterations; everything it knows besides the actors is `iteration`."""
+
+    def __init__(
+        self,
+        actors: PPOActors,
+        weights: WeightSync,
+        inputs: PPOInputs,
+        config: TrainPPOConfig,
+        *,
+        iteration: int = 0,
+    ) -> None:
+        self._actors, self._weights, self._inputs = actors, weights, inputs
+        self._config, self._timeouts, self._sampling = (
+            config.ppo,
+            config.timeouts,
+            config.rollout.sampling,
+        )
+        self.iteration = iteration
+        """Iterations done; the rollout actors hold the weights of this version."""
+
+    def step(self) -> IterationReport:
+        """One iteration (section 7.2)."""
+        clock = _PhaseClock()
+        requests = self._inputs.prompts.batch(self.iteration, self._config.num_rollouts)
+        rollouts = self._generate(requests)
+        clock.end("rollout")
+        scored, dropped = self._score(rollouts)
+        experience, described = make_experience(
+            scored, self._config, score_scale=self._inputs.score_scale
+        )
+        clock.end("score")
+        policy, critic = self._update(experience)
+        clock.end("update")
+        self._weights.push(self.iteration + 1)
+        clock.end("weight_push")
+        self.iteration += 1
+        return IterationReport(
+            iteration=self.iteration,
+            experience=described,
+            policy=policy,
+            critic=critic,
+            num_responses=rollouts.num_rollouts,
+            num_response_tokens=rollouts.num_response_tokens,
+            dropped=dropped,
+            seconds=clock.seconds,
+        )
+
+    def _generate(self, requests: Sequence[SampleRequest]) -> RolloutBatch:
+        group = self._actors.rollout
+        shards = [
+            [requests[row] for row in rows] for rows in _split(len(requests), group.num_ranks)
+        ]
+        pending = group.map(
+            RolloutActor.generate, shards, self._sampling, self._inputs.stop_ids, self.iteration
+        )
+        answers = pending.wait(self._timeouts.generate_s)
+        return RolloutBatch.from_rollouts(
+            [rollout for answer in answers for rollout in answer], pad_id=self._inputs.pad_id
+        )
+
+    def _score(self, rollouts: RolloutBatch) -> tuple[ScoredRollouts, list[dict[str, str]]]:
+        """All four forward passes at once, one per role."""
+        actors, limit_s = self._actors, self._timeouts.score_s
+        scores = actors.reward.map(RewardActor.score, _shards(rollouts, actors.reward.num_ranks))
+        reference = actors.reference.map(
+            ReferenceActor.logprobs, _shards(rollouts, actors.reference.num_ranks)
+        )
+        logprobs = actors.policy.call(PolicyActor.logprobs, rollouts)
+        values = actors.critic.call(CriticActor.values, rollouts)
+        joined = _join_scores(scores.wait(limit_s))
+        scored = ScoredRollouts(
+            rollouts=rollouts,
+            scores_B=joined.scores_B,
+            logprobs_BT=logprobs.only(limit_s),
+            reference_logprobs_BT=_join_rows(
+                reference.wait(limit_s), width=rollouts.tokens_BT.shape[1]
+            ),
+            values_BT=values.only(limit_s),
+        )
+        return drop_failed(scored, joined.failures)
+
+    def _update(self, experience: Experience) -> tuple[UpdateReport | None, UpdateReport]:
+        """Policy and critic side by side; the critic alone during its warm-up."""
+        limit_s = self._timeouts.update_s
+        plan = plan_minibatches(
+            experience, self._config, seed=self._inputs.prompts.seed + self.iteration
+        )
+        critic = self._actors.critic.call(CriticActor.update, experience, plan)
+        if self.iteration < self._config.critic_warmup_iterations:
+            return None, critic.only(limit_s)
+        policy = self._actors.policy.call(PolicyActor.update, experience, plan)
+        return policy.only(limit_s), critic.only(limit_s)
+
+
+class _PhaseClock:
+    """Wall seconds of phases that follow each other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def end(self, phase: str) -> None:
+        """The phase since the last call, or since the start, ends now."""
+        now = time.monotonic()
+        self.seconds[phase] = now - self._began
+        self._began = now
+
+
+def _split(num_rows: int, num_parts: int) -> list[list[int]]:
+    parts = np.array_split(np.arange(num_rows), num_parts)
+    return [[int(row) for row in part] for part in parts if len(part)]
+
+
+def _shards(batch: RolloutBatch, num_ranks: int) -> list[RolloutBatch]:
+    return [batch.rows(rows) for rows in _split(batch.num_rollouts, num_ranks)]
+
+
+def _join_rows(parts: Sequence[Floats], *, width: int) -> Floats:
+    return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
+
+
+def _join_scores(parts: Sequence[Scores]) -> Scores:
+    failures: dict[int, str] = {}
+    start = 0
+    for part in parts:
+        failures |= {start + row: reason for row, reason in part.failures.items()}
+        start += len(part.scores_B)
+    return Scores(np.concatenate([part.scores_B for part in parts]), failures)

@@ -1,0 +1,80 @@
+"""Responses sampled from published policy weights, by vLLM or Transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from actors.model_process import set_threads
+from moss.config.ppo import ActorConfig, RolloutConfig, SamplingParams
+from moss.errors import WeightSyncError
+
+if TYPE_CHECKING:
+    from moss.rollouts import Rollout, SampleRequest
+    from moss.sampling import Sampler
+    from moss.weight_files import WeightFile
+
+NO_WEIGHTS = -1
+"""Version of an actor that has a checkpoint's weights but none of the trainer's."""
+
+
+class RolloutActor:
+    """One sampler; `load` comes first, then weights, then responses."""
+
+    def __init__(self, actor: ActorConfig) -> None:
+        set_threads(actor.num_threads)
+        self._actor = actor
+
+    def load(self, checkpoint: str, config: RolloutConfig, *, pad_id: int) -> None:
+        """Start the engine that `config` names.
+
+        Raises:
+            DataError: the folder holds no checkpoint.
+        """
+        self._sampler = self._start(checkpoint, config, pad_id)
+
+    def receive_weights(self, file: WeightFile) -> int:
+        """Replace the weights; returns the version that samples from now on.
+
+        Raises:
+            WeightSyncError: the weights are stale, altered or of another model.
+        """
+        self._sampler.push_weights(file)
+        return self._sampler.policy_version
+
+    def generate(
+        self,
+        requests: Sequence[SampleRequest],
+        params: SamplingParams,
+        stop_ids: Sequence[int],
+        policy_version: int,
+    ) -> list[Rollout]:
+        """One response per request, from exactly the weights that are asked for.
+
+        Raises:
+            WeightSyncError: other weights are loaded.
+        """
+        loaded = self._sampler.policy_version
+        if loaded != policy_version:
+            raise WeightSyncError(
+                f"responses of policy version {policy_version} were asked for, version {loaded} is "
+                f"loaded ({NO_WEIGHTS} is none yet); push the weights first"
+            )
+        return self._sampler.generate(requests, params, stop_ids)
+
+    def _start(self, checkpoint: str, config: RolloutConfig, pad_id: int) -> Sampler:
+        if config.engine == "vllm":
+            from moss.sampling_vllm import VLLMSampler
+
+            return VLLMSampler(
+                checkpoint,
+                config.vllm,
+                max_sequence_tokens=config.max_sequence_tokens,
+                num_threads=self._actor.num_threads,
+                policy_version=NO_WEIGHTS,
+            )
+        from moss.models import load_policy
+        from moss.sampling import TransformersSampler
+
+        policy = load_policy(checkpoint).to(self._actor.device)
+        return TransformersSampler(policy, pad_id=pad_id, policy_version=NO_WEIGHTS)

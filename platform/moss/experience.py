@@ -1,0 +1,164 @@
+"""From scored rollouts to what a PPO update learns from.
+
+Shapes: `B` rollouts, `T` tokens (prompt, response, right padding); numpy in, numpy out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from moss.advantages import compute_gae, explained_variance, scale_scores, whiten
+from moss.config.ppo import PPOConfig
+from moss.errors import DataError
+from moss.kl import estimate_kl, shape_rewards
+from moss.rollouts import Experience, Floats, RolloutBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Preference scores of a rollout batch. A failed reward is a reason, never a number."""
+
+    scores_B: Floats
+    """Units of the preference model; not a number where the reward failed."""
+    failures: dict[int, str]
+    """Row to why its reward failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRollouts:
+    """Rollouts with everything that is computed from them before the update."""
+
+    rollouts: RolloutBatch
+    scores_B: Floats
+    """All finite."""
+    logprobs_BT: Floats
+    reference_logprobs_BT: Floats
+    values_BT: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ExperienceReport:
+    """What the rollouts looked like, before the update."""
+
+    score: float
+    """Mean preference score, the model's units."""
+    length_tokens: float
+    stopped_fraction: float
+    kl_nats: float
+    """Mean over responses of log pi(y|x) - log pi_ref(y|x)."""
+    logprob_gap_nats: float
+    """Mean absolute difference per token of the rollout engine's logprob and the trainer's; with
+    `top_p` < 1 it includes the nucleus' renormalisation."""
+    explained_variance: float
+    """Of the critic, before its update."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """Means over the optimizer steps of one PPO update."""
+
+    loss: float
+    clip_fraction: float
+    approximate_kl: float
+    """KL(old || new) in nats per token; 0 for the critic."""
+    gradient_norm: float
+    """Before clipping, over the steps that were taken."""
+    learning_rate: float
+    """Of the last step."""
+    num_skipped: int
+    """Optimizer steps without a finite gradient since training began."""
+
+
+def drop_failed(
+    scored: ScoredRollouts, failures: dict[int, str]
+) -> tuple[ScoredRollouts, list[dict[str, str]]]:
+    """Take out the rollouts whose reward failed.
+
+    Returns: the others, and one record with row and reason for each that was dropped.
+    Raises:
+        DataError: every reward failed.
+    """
+    if not failures:
+        return scored, []
+    kept = [row for row in range(scored.rollouts.num_rollouts) if row not in failures]
+    if not kept:
+        raise DataError(
+            f"all {len(failures)} rewards of an iteration failed, the first because: "
+            f"{failures[min(failures)]}; there is nothing to learn from"
+        )
+    rollouts = scored.rollouts.rows(kept)
+    width = rollouts.tokens_BT.shape[1]
+    remaining = ScoredRollouts(
+        rollouts=rollouts,
+        scores_B=scored.scores_B[kept],
+        logprobs_BT=scored.logprobs_BT[kept, :width],
+        reference_logprobs_BT=scored.reference_logprobs_BT[kept, :width],
+        values_BT=scored.values_BT[kept, :width],
+    )
+    return remaining, [{"row": str(row), "reason": failures[row]} for row in sorted(failures)]
+
+
+def make_experience(
+    scored: ScoredRollouts, config: PPOConfig, *, score_scale: float
+) -> tuple[Experience, ExperienceReport]:
+    """KL-shaped per-token rewards, advantages and returns (section 7.2, equation 2).
+
+    Args:
+        score_scale: spread of scores stored with the preference model; 1 for none.
+    """
+    rollouts = scored.rollouts
+    # Copies: arrays from Ray's object store are read-only.
+    mask_BT = torch.tensor(rollouts.mask_BT)
+    logprobs_BT, values_BT = torch.tensor(scored.logprobs_BT), torch.tensor(scored.values_BT)
+    reference_BT = torch.tensor(scored.reference_logprobs_BT)
+    rewards_B = scale_scores(
+        torch.tensor(scored.scores_B),
+        torch.tensor(rollouts.finished_B),
+        scale=score_scale if config.scale_rewards else 1.0,
+        clip=config.reward_clip,
+        missing_end_penalty=config.missing_end_penalty,
+    )
+    kl_BT = estimate_kl(logprobs_BT, reference_BT, mask_BT, config.kl_estimator)
+    rewards_BT = shape_rewards(rewards_B, kl_BT, mask_BT, coefficient=config.kl_coefficient)
+    advantages_BT, returns_BT = compute_gae(
+        rewards_BT, values_BT, mask_BT, gamma=config.gamma, gae_lambda=config.gae_lambda
+    )
+    if config.whiten_advantages:
+        advantages_BT = whiten(advantages_BT, mask_BT)
+    experience = Experience(
+        rollouts=rollouts,
+        logprobs_BT=scored.logprobs_BT,
+        values_BT=scored.values_BT,
+        advantages_BT=advantages_BT.numpy(),
+        returns_BT=returns_BT.numpy(),
+    )
+    log_ratio_BT = estimate_kl(logprobs_BT, reference_BT, mask_BT, "k1")
+    gap = np.abs(rollouts.rollout_logprobs_BT - scored.logprobs_BT)[rollouts.mask_BT]
+    report = ExperienceReport(
+        score=float(scored.scores_B.mean()),
+        length_tokens=rollouts.num_response_tokens / rollouts.num_rollouts,
+        stopped_fraction=float(rollouts.finished_B.mean()),
+        kl_nats=float(log_ratio_BT.sum(1).mean()),
+        logprob_gap_nats=float(gap.mean()),
+        explained_variance=explained_variance(values_BT, returns_BT, mask_BT),
+    )
+    return experience, report
+
+
+def plan_minibatches(experience: Experience, config: PPOConfig, *, seed: int) -> list[list[int]]:
+    """Row indices of every optimizer step of one update.
+
+    Rows of like length share a minibatch, so little padding is computed; the order of minibatches
+    is drawn anew for every epoch. Rows that do not divide give minibatches that differ by one.
+    """
+    order = np.argsort(experience.rollouts.lengths_B, kind="stable")
+    groups = [g for g in np.array_split(order, config.num_minibatches) if len(g)]
+    drawn = np.random.default_rng(seed)
+    return [
+        [int(row) for row in groups[index]]
+        for _ in range(config.num_epochs)
+        for index in drawn.permutation(len(groups))
+    ]

@@ -1,0 +1,193 @@
+"""One PPO update of one model: minibatches, micro-batches, learning rate, reports.
+
+The same loop trains policy and critic; they differ in the loss of a part of a minibatch.
+Shapes: `B` rollouts, `T` tokens (prompt, response, right padding).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from moss.config.optimization import OptimizerConfig, ParallelConfig
+from moss.config.ppo import ActorConfig, PPOConfig
+from moss.engine import TrainingEngine
+from moss.experience import UpdateReport
+from moss.forward import response_logprobs, response_values
+from moss.losses import policy_loss, value_loss
+from moss.models import ValueModel
+from moss.rollouts import Experience, length_sorted_groups
+
+_PROGRESS_FILE: Final = "learner.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LossPart:
+    """Loss of a part of a minibatch; all fields of the parts add up to those of the minibatch."""
+
+    loss: Tensor
+    clip_fraction: float
+    approximate_kl: float = 0.0
+
+
+PartLoss = Callable[[nn.Module, Experience, int], LossPart]
+"""Model, part of a minibatch, unmasked tokens of the whole minibatch -> its loss."""
+
+
+class Learner:
+    """A model being trained by PPO, with its optimizer and its place in the schedule."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: PPOConfig,
+        actor: ActorConfig,
+        *,
+        peak_learning_rate: float,
+        num_steps: int,
+    ) -> None:
+        """Take over a model; `num_steps` optimizer steps make up the whole run."""
+        self._config, self._num_steps = config, num_steps
+        self._peak = peak_learning_rate
+        self._engine = TrainingEngine(
+            model,
+            OptimizerConfig(
+                learning_rate=peak_learning_rate,
+                weight_decay=0.0,
+                max_grad_norm=config.max_grad_norm,
+            ),
+            ParallelConfig(device=actor.device, num_threads=actor.num_threads),
+        )
+        self._steps_done = 0
+
+    def update(
+        self, experience: Experience, minibatches: Sequence[Sequence[int]], part_loss: PartLoss
+    ) -> UpdateReport:
+        """One optimizer step per minibatch, in order.
+
+        Args:
+            minibatches: row indices of each.
+        """
+        totals = np.zeros(3)
+        norms: list[float] = []
+        for rows in minibatches:
+            totals += self._accumulate(experience.rows(rows), part_loss)
+            rate = self._peak * self._config.warmup_factor(self._steps_done, self._num_steps)
+            step = self._engine.optim_step(rate)
+            self._steps_done += 1
+            if not step.skipped:
+                norms.append(step.grad_norm)
+        loss, clip_fraction, approximate_kl = (float(x) for x in totals / len(minibatches))
+        return UpdateReport(
+            loss=loss,
+            clip_fraction=clip_fraction,
+            approximate_kl=approximate_kl,
+            gradient_norm=sum(norms) / len(norms) if norms else float("nan"),
+            learning_rate=rate,
+            num_skipped=self._engine.num_skipped,
+        )
+
+    def evaluate(self, compute: Callable[[nn.Module], Tensor]) -> Tensor:
+        """Run a computation on the model without gradients."""
+        return self._engine.forward(compute)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's weights, fp32 on CPU."""
+        return self._engine.full_state_dict()
+
+    def save(self, folder: str) -> None:
+        """Write weights, optimizer, random state and place in the schedule."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self._engine.save(folder)
+        record = json.dumps({"steps_done": self._steps_done})
+        (Path(folder) / _PROGRESS_FILE).write_text(record + "\n")
+
+    def load(self, folder: str) -> None:
+        """Continue exactly where `save` stood."""
+        self._engine.load(folder)
+        self._steps_done = json.loads((Path(folder) / _PROGRESS_FILE).read_text())["steps_done"]
+
+    def _accumulate(self, minibatch: Experience, part_loss: PartLoss) -> npt.NDArray[np.float64]:
+        num_tokens = minibatch.rollouts.num_response_tokens
+        totals = np.zeros(3)
+        for rows in length_sorted_groups(
+            minibatch.rollouts.lengths_B, max_rows=self._config.micro_batch_size
+        ):
+            totals += self._accumulate_part(minibatch.rows(rows), part_loss, num_tokens)
+        return totals
+
+    def _accumulate_part(
+        self, part: Experience, part_loss: PartLoss, num_tokens: int
+    ) -> npt.NDArray[np.float64]:
+        reports: list[tuple[float, float]] = []
+
+        def compute(model: nn.Module) -> Tensor:
+            result = part_loss(model, part, num_tokens)
+            reports.append((result.clip_fraction, result.approximate_kl))
+            return result.loss
+
+        loss = self._engine.forward_backward(compute)
+        return np.array([loss, *reports[0]])
+
+
+def policy_part(config: PPOConfig, *, temperature: float) -> PartLoss:
+    """The clipped policy loss of a part of a minibatch; see `moss.losses.policy_loss`."""
+
+    def compute(model: nn.Module, part: Experience, num_tokens: int) -> LossPart:
+        assert isinstance(model, PreTrainedModel), "the policy's learner holds a causal LM"
+        tokens_BT, mask_BT, old_logprobs_BT, advantages_BT = _tensors(
+            model.device,
+            part.rollouts.tokens_BT,
+            part.rollouts.mask_BT,
+            part.logprobs_BT,
+            part.advantages_BT,
+        )
+        result = policy_loss(
+            response_logprobs(model, tokens_BT, mask_BT, temperature=temperature),
+            old_logprobs_BT,
+            advantages_BT,
+            mask_BT,
+            clip_range=config.clip_range,
+            num_tokens=num_tokens,
+        )
+        return LossPart(result.loss, result.clip_fraction, result.approximate_kl)
+
+    return compute
+
+
+def value_part(config: PPOConfig) -> PartLoss:
+    """The critic's loss on a part of a minibatch; see `moss.losses.value_loss`."""
+
+    def compute(model: nn.Module, part: Experience, num_tokens: int) -> LossPart:
+        assert isinstance(model, ValueModel), "the critic's learner holds a value model"
+        tokens_BT, mask_BT, old_values_BT, returns_BT = _tensors(
+            model.body.device,
+            part.rollouts.tokens_BT,
+            part.rollouts.mask_BT,
+            part.values_BT,
+            part.returns_BT,
+        )
+        result = value_loss(
+            response_values(model, tokens_BT, mask_BT),
+            old_values_BT,
+            returns_BT,
+            mask_BT,
+            clip_range=config.value_clip_range,
+            num_tokens=num_tokens,
+        )
+        return LossPart(result.loss, result.clip_fraction)
+
+    return compute
+
+
+def _tensors(device: torch.device, *arrays: npt.NDArray[np.generic]) -> list[Tensor]:
+    return [torch.from_numpy(array).to(device) for array in arrays]

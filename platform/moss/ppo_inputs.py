@@ -1,0 +1,85 @@
+"""What a PPO run reads, checked before the first actor starts."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from moss import storage
+from moss.chat_rendering import ChatRenderer
+from moss.config.ppo import TrainPPOConfig
+from moss.errors import ConfigError, DataError
+from moss.ppo_prompts import PromptSet, render_prompts
+from moss.tokenizer import MossTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class PPOInputs:
+    """Checkpoints and prompts of one run."""
+
+    policy: str
+    """Checkpoint folder of MOSS-SFT: policy, reference, rollout engine and tokenizer."""
+    preference_model: str
+    """Checkpoint folder of the reward, from which the critic starts."""
+    prompts: PromptSet
+    pad_id: int
+    stop_ids: tuple[int, ...]
+    """A response ends with one of these."""
+    score_scale: float
+    """Spread of the preference model's scores on validation responses; 1 if none is stored."""
+
+
+def load_inputs(config: TrainPPOConfig) -> PPOInputs:
+    """Read prompts and tokenizer, look at both checkpoints.
+
+    Raises:
+        DataError: a checkpoint or the prompts are missing or unusable.
+        ConfigError: prompt and response do not fit the model's positions.
+    """
+    policy = storage.join(config.run_path(config.policy), "checkpoint")
+    preference_model = storage.join(config.run_path(config.preference_model), "checkpoint")
+    _check_positions(config, policy)
+    tokenizer = MossTokenizer.load(policy)
+    renderer = ChatRenderer(tokenizer)
+    rows = storage.read_rows(
+        storage.join(config.run_path(config.prompts), "data", "prompts.parquet")
+    )
+    return PPOInputs(
+        policy=policy,
+        preference_model=preference_model,
+        prompts=render_prompts(
+            rows, renderer, max_tokens=config.rollout.max_prompt_tokens, seed=config.seed
+        ),
+        pad_id=tokenizer.pad_id,
+        stop_ids=(renderer.end_id("moss"),),
+        score_scale=_stored_spread(preference_model) if config.ppo.scale_rewards else 1.0,
+    )
+
+
+def _check_positions(config: TrainPPOConfig, policy: str) -> None:
+    positions = int(_read_number(policy, "config.json", "max_position_embeddings") or 0)
+    needed = config.rollout.max_sequence_tokens
+    if needed > positions:
+        raise ConfigError(
+            f"rollout.max_prompt_tokens={config.rollout.max_prompt_tokens} + max_new_tokens="
+            f"{config.rollout.sampling.max_new_tokens} = {needed} tokens, the policy in {policy} "
+            f"has {positions} positions; lower one of the two"
+        )
+
+
+def _stored_spread(preference_model: str) -> float:
+    spread = _read_number(preference_model, "preference.json", "std")
+    return spread if spread is not None and math.isfinite(spread) and spread > 0 else 1.0
+
+
+def _read_number(checkpoint: str, name: str, key: str) -> float | None:
+    try:
+        value = json.loads(Path(checkpoint, name).read_text()).get(key)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{checkpoint} is no checkpoint that PPO can start from ({error}); run the stage that "
+            "trains it or correct the run id"
+        ) from error
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,222 @@
+"""A Sampler over a vLLM engine that lives in this process.
+
+The engine runs inside the caller (`VLLM_ENABLE_V1_MULTIPROCESSING=0`): vLLM's own server classes
+start two more processes, one after the other, each importing torch and vLLM anew, and the process
+that owns this sampler is a Ray actor already. Weights arrive as a safetensors file and go through
+`reload_weights`, the one path that works after vLLM's CPU kernels have packed the weights.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from moss.config.ppo import SamplingParams, VLLMConfig
+from moss.errors import DataError, WeightSyncError
+from moss.rollouts import FinishReason, Rollout, SampleRequest
+from moss.sampling import check_newer, check_requests
+from moss.weight_files import WeightFile, read_weights
+
+if TYPE_CHECKING:
+    from vllm.outputs import RequestOutput
+    from vllm.v1.worker.worker_base import WorkerBase
+
+_GIB: Final = 1 << 30
+
+
+class VLLMSampler:
+    """Continuous batching through vLLM; one engine per process."""
+
+    def __init__(
+        self,
+        checkpoint: str,
+        config: VLLMConfig,
+        *,
+        max_sequence_tokens: int,
+        num_threads: int = 1,
+        policy_version: int = 0,
+    ) -> None:
+        """Start the engine; takes some ten seconds, most of them imports.
+
+        Args:
+            checkpoint: folder of a Transformers checkpoint; no tokenizer is read.
+            max_sequence_tokens: longest prompt and response together.
+        """
+        _set_environment(num_threads)
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._version = policy_version
+        self._max_positions = max_sequence_tokens
+        self._shapes = checkpoint_shapes(checkpoint)
+        self._num_requests = 0
+        self._engine = LLMEngine.from_engine_args(
+            EngineArgs(
+                model=checkpoint,
+                skip_tokenizer_init=True,
+                dtype="float32",
+                enforce_eager=True,
+                max_model_len=max_sequence_tokens,
+                max_num_seqs=config.max_num_seqs,
+                kv_cache_memory_bytes=int(config.kv_cache_gib * _GIB),
+                # After temperature and nucleus: the distribution the token was drawn from.
+                logprobs_mode="processed_logprobs",
+                disable_log_stats=True,
+            )
+        )
+
+    @property
+    def policy_version(self) -> int:
+        """Version of the weights that sample now."""
+        return self._version
+
+    def generate(
+        self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
+    ) -> list[Rollout]:
+        """See `moss.sampling.Sampler.generate`."""
+        from vllm import SamplingParams as VLLMSamplingParams
+
+        check_requests(requests, params, max_positions=self._max_positions)
+        names = [str(self._num_requests + row) for row in range(len(requests))]
+        self._num_requests += len(requests)
+        for name, request in zip(names, requests, strict=True):
+            drawn = VLLMSamplingParams(
+                temperature=params.temperature,
+                top_p=params.top_p,
+                max_tokens=params.max_new_tokens,
+                seed=request.seed,
+                stop_token_ids=list(stop_ids),
+                ignore_eos=True,
+                logprobs=0,
+                detokenize=False,
+            )
+            self._engine.add_request(name, {"prompt_token_ids": list(request.prompt_ids)}, drawn)
+        outputs = self._run_to_end()
+        return [
+            self._rollout(request, outputs[name])
+            for name, request in zip(names, requests, strict=True)
+        ]
+
+    def push_weights(self, file: WeightFile) -> None:
+        """See `moss.sampling.Sampler.push_weights`."""
+        check_newer(file, current=self._version)
+        weights = read_weights(file)
+        _check_fit(weights, self._shapes, version=file.version)
+        self._engine.collective_rpc(_receive_weights, args=(weights, file.version))
+        if not self._engine.reset_prefix_cache():
+            raise WeightSyncError(
+                f"vLLM kept its prefix cache after weights version {file.version}; requests were "
+                "still running during the push"
+            )
+        self._version = file.version
+
+    def close(self) -> None:
+        """Stop the engine and free its cache."""
+        self._engine.engine_core.shutdown()
+
+    def _run_to_end(self) -> dict[str, RequestOutput]:
+        outputs: dict[str, RequestOutput] = {}
+        while self._engine.has_unfinished_requests():
+            for output in self._engine.step():
+                if output.finished:
+                    outputs[output.request_id] = output
+        return outputs
+
+    def _rollout(self, request: SampleRequest, output: RequestOutput) -> Rollout:
+        (completion,) = output.outputs
+        ids = list(completion.token_ids)
+        return Rollout(
+            prompt_ids=list(request.prompt_ids),
+            response_ids=ids,
+            logprobs=[
+                float(entry[token].logprob)
+                for token, entry in zip(ids, completion.logprobs, strict=True)
+            ],
+            policy_version=self._version,
+            finish_reason=_finish_reason(completion.finish_reason),
+        )
+
+
+def checkpoint_shapes(checkpoint: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in a checkpoint folder's safetensors files.
+
+    Raises:
+        DataError: the folder holds none.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(Path(checkpoint).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  not a mapping
+                shapes[name] = tuple(tensors.get_slice(name).get_shape())
+    if not shapes:
+        raise DataError(f"{checkpoint} holds no safetensors file; check the path of the policy")
+    return shapes
+
+
+def _set_environment(num_threads: int) -> None:
+    """vLLM and torch read these when they are first imported or first used."""
+    os.environ.update(
+        OMP_NUM_THREADS=str(num_threads),
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        VLLM_ENABLE_V1_MULTIPROCESSING="0",
+        VLLM_NO_USAGE_STATS="1",
+        VLLM_LOGGING_LEVEL=os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+        HF_HUB_OFFLINE="1",
+        # The sampler is compiled even with enforce_eager: 20 s at the first logprob.
+        TORCHDYNAMO_DISABLE="1",
+    )
+    torch.set_num_threads(num_threads)
+
+
+def _check_fit(
+    weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], *, version: int
+) -> None:
+    """vLLM only warns about a missing tensor; here it is an error."""
+    pushed = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if pushed != shapes:
+        differing = sorted(
+            name for name in pushed.keys() | shapes.keys() if pushed.get(name) != shapes.get(name)
+        )
+        name = differing[0]
+        raise WeightSyncError(
+            f"weights version {version} differ from the engine's model in {len(differing)} tensors,"
+            f" first {name}: pushed {pushed.get(name)}, engine {shapes.get(name)}"
+        )
+
+
+def _receive_weights(worker: WorkerBase, weights: dict[str, Tensor], version: int) -> int:
+    """Load weights inside the engine's worker; returns how many tensors were compared after.
+
+    The CPU kernels keep packed copies of most matrices; embeddings and norms stay readable, and
+    every optimizer step moves them, so they prove that the load took place.
+    """
+    runner = worker.model_runner
+    runner.reload_weights(weights_iterator=iter(weights.items()))
+    compared = 0
+    for name, parameter in runner.get_model().named_parameters():
+        pushed = weights.get(name)
+        if pushed is None or parameter.numel() < pushed.numel():
+            continue
+        loaded = parameter.data[: len(pushed)].cpu()
+        if not torch.equal(loaded, pushed.to(loaded.dtype)):
+            raise WeightSyncError(
+                f"vLLM holds other values than weights version {version} in {name} after loading"
+            )
+        compared += 1
+    if not compared:
+        raise WeightSyncError(f"no tensor of weights version {version} could be read back")
+    return compared
+
+
+def _finish_reason(reason: str | None) -> FinishReason:
+    if reason == "stop":
+        return "stop"
+    if reason == "length":
+        return "length"
+    raise DataError(f"vLLM ended a request with reason {reason!r}, expected 'stop' or 'length'")

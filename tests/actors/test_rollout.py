@@ -1,0 +1,204 @@
+"""Rollout actors: vLLM and Transformers pass the same tests, and weights arrive or are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+
+from actors.group import ActorGroup
+from actors.rollout import RolloutActor
+from moss.config.ppo import ActorConfig, RolloutConfig, SamplingParams, VLLMConfig
+from moss.errors import DataError, WaitTimeoutError, WeightSyncError
+from moss.models import load_policy
+from moss.rollouts import Rollout, SampleRequest
+from moss.sampling import TransformersSampler
+from moss.weight_files import WeightFile, write_weights
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ACTOR = ActorConfig(num_cpus=0.25)
+GREEDY = SamplingParams(temperature=0.0, max_new_tokens=16)
+RANDOM = SamplingParams(temperature=0.9, max_new_tokens=16)
+REQUESTS = [SampleRequest([5 + row, 7, *range(30, 30 + 2 * row)], seed=row) for row in range(8)]
+
+
+class Engine:
+    """A rollout actor of one kind, with rising weight versions."""
+
+    def __init__(self, kind: Literal["vllm", "transformers"], checkpoint: Path) -> None:
+        self.group = ActorGroup.start("rollout", ACTOR, RolloutActor, ACTOR)
+        config = RolloutConfig(
+            engine=kind, max_prompt_tokens=100, vllm=VLLMConfig(kv_cache_gib=0.05)
+        )
+        self.group.call(RolloutActor.load, str(checkpoint), config, pad_id=0).only(240)
+        self.version = -1
+
+    def push(self, weights: dict[str, torch.Tensor], folder: Path) -> None:
+        self.version += 1
+        file = write_weights(weights, str(folder), version=self.version)
+        assert self.receive(file) == self.version
+
+    def receive(self, file: WeightFile) -> int:
+        return self.group.call(RolloutActor.receive_weights, file).only(60)
+
+    def generate(
+        self, params: SamplingParams, stop_ids: list[int], requests: list[SampleRequest] = REQUESTS
+    ) -> list[Rollout]:
+        call = self.group.call(RolloutActor.generate, requests, params, stop_ids, self.version)
+        return call.only(60)
+
+
+@pytest.fixture(
+    scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.vllm)]
+)
+def engine(
+    request: pytest.FixtureRequest, ray_cluster: None, tiny_checkpoint: Path
+) -> Iterator[Engine]:
+    started = Engine(request.param, tiny_checkpoint)
+    yield started
+    started.group.stop()
+
+
+def moved_weights(checkpoint: Path, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    policy = load_policy(checkpoint)
+    for parameter in policy.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return dict(policy.state_dict())
+
+
+def oracle(
+    checkpoint: Path, weights: dict[str, torch.Tensor], params: SamplingParams
+) -> list[Rollout]:
+    policy = load_policy(checkpoint)
+    policy.load_state_dict(weights)
+    return TransformersSampler(policy, pad_id=0).generate(REQUESTS, params, [])
+
+
+def test_nothing_is_sampled_before_the_first_push(engine: Engine) -> None:
+    if engine.version >= 0:
+        pytest.skip("another test has pushed weights already")
+    with pytest.raises(WeightSyncError, match="version 0 were asked for, version -1 is loaded"):
+        engine.group.call(RolloutActor.generate, REQUESTS, GREEDY, [], 0).only(60)
+
+
+def test_greedy_tokens_and_logprobs_equal_transformers_after_every_push(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    seen: list[list[list[int]]] = []
+    for seed in range(3):
+        weights = moved_weights(tiny_checkpoint, seed)
+        engine.push(weights, tmp_path)
+        rollouts = engine.generate(GREEDY, [])
+        for ours, theirs in zip(oracle(tiny_checkpoint, weights, GREEDY), rollouts, strict=True):
+            assert theirs.response_ids == ours.response_ids
+            assert theirs.logprobs == pytest.approx(ours.logprobs, abs=1e-3)
+            assert theirs.policy_version == engine.version
+        seen.append([rollout.response_ids for rollout in rollouts])
+    assert seen[0] != seen[1] != seen[2]
+
+
+def test_sampled_logprobs_are_those_of_the_distribution_drawn_from(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    weights = moved_weights(tiny_checkpoint, 5)
+    engine.push(weights, tmp_path)
+    policy = load_policy(tiny_checkpoint)
+    policy.load_state_dict(weights)
+    for top_p in (1.0, 0.6):
+        params = RANDOM.model_copy(update={"top_p": top_p})
+        for rollout in engine.generate(params, []):
+            ids = list(rollout.prompt_ids)
+            for token, logprob in zip(rollout.response_ids, rollout.logprobs, strict=True):
+                with torch.no_grad():
+                    logits = policy(input_ids=torch.tensor([ids])).logits[0, -1]
+                expected = nucleus_logprobs(logits / params.temperature, top_p)
+                assert logprob == pytest.approx(float(expected[token]), abs=1e-2)
+                ids.append(token)
+
+
+def nucleus_logprobs(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Plain form: take tokens from the likeliest on until their sum reaches `top_p`."""
+    probabilities = torch.softmax(logits.double(), -1)
+    kept, total = torch.zeros_like(probabilities), 0.0
+    for token in probabilities.argsort(descending=True).tolist():
+        if total >= top_p:
+            break
+        kept[token] = probabilities[token]
+        total += float(probabilities[token])
+    return (kept / kept.sum()).log()
+
+
+def test_responses_depend_on_their_seeds_and_not_on_their_batch(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    engine.push(moved_weights(tiny_checkpoint, 6), tmp_path)
+    together = engine.generate(RANDOM, [])
+    alone = [engine.generate(RANDOM, [], [request])[0] for request in REQUESTS]
+    assert [r.response_ids for r in together] == [r.response_ids for r in alone]
+    other = [SampleRequest(r.prompt_ids, r.seed + 50) for r in REQUESTS]
+    assert together != engine.generate(RANDOM, [], other)
+
+
+def test_a_response_holds_its_stop_token_and_ends_there(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    engine.push(moved_weights(tiny_checkpoint, 7), tmp_path)
+    free = engine.generate(RANDOM, [])
+    stops = [free[1].response_ids[3], free[5].response_ids[0]]
+    for before, rollout in zip(free, engine.generate(RANDOM, stops), strict=True):
+        ends = [i for i, token in enumerate(before.response_ids) if token in stops]
+        length = ends[0] + 1 if ends else RANDOM.max_new_tokens
+        assert rollout.response_ids == before.response_ids[:length]
+        assert rollout.finish_reason == ("stop" if ends else "length")
+
+
+def test_stale_altered_and_foreign_weights_are_refused(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    weights = moved_weights(tiny_checkpoint, 8)
+    engine.push(weights, tmp_path)
+    before = engine.generate(GREEDY, [])
+    stale = write_weights(weights, str(tmp_path), version=engine.version)
+    with pytest.raises(WeightSyncError, match="samples already"):
+        engine.receive(stale)
+    altered = write_weights(weights, str(tmp_path), version=engine.version + 1)
+    write_weights(moved_weights(tiny_checkpoint, 9), str(tmp_path), version=engine.version + 1)
+    with pytest.raises(WeightSyncError, match="altered or replaced"):
+        engine.receive(altered)
+    foreign = {name: value for name, value in weights.items() if "norm" not in name}
+    with pytest.raises(WeightSyncError, match="norm"):
+        engine.receive(write_weights(foreign, str(tmp_path), version=engine.version + 1))
+    with pytest.raises(WeightSyncError, match="asked for"):
+        engine.group.call(RolloutActor.generate, REQUESTS, GREEDY, [], 99).only(60)
+    assert engine.generate(GREEDY, []) == before
+
+
+def test_prompts_without_room_are_refused(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    engine.push(moved_weights(tiny_checkpoint, 10), tmp_path)
+    with pytest.raises(DataError, match="max_new_tokens=16"):
+        engine.generate(GREEDY, [], [SampleRequest([3] * 150, 0)])
+
+
+class Sleeper:
+    """An actor that never answers in time."""
+
+    def nap(self, seconds: float) -> float:
+        from time import sleep
+
+        sleep(seconds)
+        return seconds
+
+
+def test_a_wait_that_runs_out_names_group_method_and_seconds(ray_cluster: None) -> None:
+    group = ActorGroup.start("sleeper", ActorConfig(num_cpus=0.1), Sleeper)
+    group.call(Sleeper.nap, 0.0).only(60)
+    with pytest.raises(WaitTimeoutError, match=r"sleeper\[0\]\.nap gave no answer within 0\.2 s"):
+        group.call(Sleeper.nap, 30.0).wait(0.2)
+    group.stop()
