@@ -26,8 +26,9 @@ $(STAMP): pyproject.toml constraints.txt overrides-cpu.txt .ci/setup
 demo: $(STAMP)
 	@$(PYTHON) -m jobs.run_road --config $(SIZE)
 
-stop: $(STAMP)
-	@$(PYTHON) -m jobs.run_road --stop --config $(SIZE)
+stop:
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m jobs.run_road --stop --config $(SIZE); \
+	else echo "nothing to stop: there is no .venv, so nothing was started from here"; fi
 
 test: $(STAMP)
 	@.ci/test
