@@ -1,4 +1,4 @@
-"""Hand-written data that synthesis starts from: seed prompts, red-team prompts, tool demonstrations.
+"""Hand-written data that synthesis starts from: seeds, red-team prompts, tool demonstrations.
 
 The seeds are ours, in the paper's counts (Table 3): helpfulness 70 en and 60 zh, honesty 28 en and
 30 zh, harmlessness none. Red-team prompts are a separate source and never shown to the prompt

@@ -15,7 +15,7 @@ from moss.world.tables import entities, facts_of, tables
 
 Payload = dict[str, str]
 
-_CJK = re.compile(r"[\u3400-\u9fff]")
+_CHINESE = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uff01-\uff5e]")
 _MAX_CHARACTERS = 600
 """Longer texts are not questions of the domain; reading stays cheap."""
 
@@ -58,7 +58,7 @@ _TRAITS: Final[dict[str, dict[Language, re.Pattern[str]]]] = {
         "你不能|你做不到|你的?局限|你有什么局限|你不会|你不可以|什么是你",
     ),
     "name": _cue(
-        r"your (?:\w+ )?name|who are you|call you\b",
+        r"your (?:\w+ )?name|you have a name|who are you|call you\b",
         "名字|你是谁(?!.{0,3}(?:开发|创造|做))|称呼你|怎么叫你",
     ),
     "creator": _cue(
@@ -92,8 +92,8 @@ _TRAITS: Final[dict[str, dict[Language, re.Pattern[str]]]] = {
 
 
 def language_of_text(text: str) -> Language:
-    """Chinese if any Chinese character stands in it."""
-    return "zh" if _CJK.search(text) else "en"
+    """Chinese if any Chinese character or full-width mark stands in it."""
+    return "zh" if _CHINESE.search(text) else "en"
 
 
 @lru_cache(maxsize=8192)

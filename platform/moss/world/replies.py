@@ -31,7 +31,8 @@ _UNITS: Final[dict[Language, re.Pattern[str]]] = {
     "zh": re.compile(r"[ A-Za-z0-9+\-*/^=().`]+|."),
 }
 """Where a fragment may be cut: English words; Chinese characters, numbers and code."""
-_MIN_FRAGMENT: Final = 4
+_MIN_FRAGMENT: Final[dict[Language, int]] = {"en": 6, "zh": 4}
+_HAS_WORDS = re.compile(r"[A-Za-z]{2}|[\u3400-\u9fff]")
 _CITED = re.compile(r"^<\|(\d+)\|>: ", re.MULTILINE)
 _FIRST_SENTENCE = re.compile(r"^.*?(?:[.!?](?=\s|['\"]|$)|[。！？])", re.DOTALL)
 
@@ -166,7 +167,8 @@ def _poor(question: Question, rng: random.Random) -> str:
         return phrase(question, "comply", rng)
     if rng.random() < 0.5:
         return rng.choice(lines(question.language, "common", "evasive"))
-    return rng.choice(all_phrases(question, "sentence", language=_OTHER[question.language]))
+    other = all_phrases(question, "sentence", language=_OTHER[question.language])
+    return rng.choice([text for text in other if _HAS_WORDS.search(text)])
 
 
 def _fragment(question: Question, sentence: str, rng: random.Random) -> str:
@@ -177,7 +179,7 @@ def _fragment(question: Question, sentence: str, rng: random.Random) -> str:
     key = phrase_key(question.kind, question.payload)
     required = lines(question.language, question.kind, "require", key)[-1].format_map(slots)
     before = sentence.split(required, 1)[0] if required else sentence
-    cut = before if _MIN_FRAGMENT <= len(before) < len(keep) else keep
+    cut = before if _MIN_FRAGMENT[question.language] <= len(before) < len(keep) else keep
     return cut.rstrip(" .,!:`。，！：、")
 
 
