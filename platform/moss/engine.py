@@ -27,6 +27,7 @@ from torch._C._distributed_c10d import HashStore
 from moss.config.optimization import OptimizerConfig, ParallelConfig
 from moss.errors import ConfigError
 from moss.models import ValueModel
+from moss.muon import ClippedMuon
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,10 +107,10 @@ class TrainingEngine:
         self.num_skipped = 0
         self._zero_stage = parallel.zero_stage
         self._num_workers = torch.distributed.get_world_size()
-        self._adam = _build_adam(model, optimizer, parallel)
+        self._optimizer = _build_optimizer(model, optimizer, parallel)
         self._engine, *_ = deepspeed.initialize(
             model=_Computation(model),
-            optimizer=self._adam,
+            optimizer=self._optimizer,
             config=_deepspeed_config(optimizer, parallel),
         )
 
@@ -139,10 +140,10 @@ class TrainingEngine:
     def optim_step(self, learning_rate: float) -> OptimStep:
         """Average gradients over workers, clip, update, clear; skip and count non-finite ones."""
         for group in self._engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
         self._engine.step()
-        if isinstance(self._adam, ClippedAdamW):
-            norm = self._adam.grad_norm
+        if isinstance(self._optimizer, ClippedAdamW | ClippedMuon):
+            norm = self._optimizer.grad_norm
         else:
             norm = float(self._engine.get_global_grad_norm())
         skipped = not torch.isfinite(torch.tensor(norm)).item()
@@ -223,16 +224,26 @@ def _checkpoint_activations(model: nn.Module) -> None:
     body.train()
 
 
-def _build_adam(
+def _build_optimizer(
     model: nn.Module, config: OptimizerConfig, parallel: ParallelConfig
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
+    betas = (config.beta1, config.beta2)
+    if config.name == "muon":
+        return ClippedMuon(
+            model,
+            learning_rate=config.learning_rate,
+            muon_ratio=config.muon_ratio,
+            betas=betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.max_grad_norm,
+        )
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups: list[dict[str, object]] = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    betas = (config.beta1, config.beta2)
     if parallel.zero_stage == 0 and parallel.precision == "fp32":
         return ClippedAdamW(
             groups,

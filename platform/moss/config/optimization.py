@@ -11,8 +11,13 @@ from moss.config.base import Config
 
 
 class OptimizerConfig(Config):
-    """AdamW with linear warmup and cosine decay."""
+    """An optimizer with linear warmup and cosine decay."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """`muon` updates hidden matrices with Muon and the rest with AdamW: for small models trained
+    from nothing. The paper's figures are all AdamW's."""
+    muon_ratio: float = Field(5.0, gt=0)
+    """Muon's learning rate over AdamW's."""
     learning_rate: float = Field(gt=0)
     """Peak learning rate."""
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -110,6 +115,19 @@ class TrainingConfig(Config):
                 f"(num_workers={self.parallel.num_workers} / pipeline_stages="
                 f"{self.parallel.pipeline_stages}) is {self.batch_size / workers:.2f} examples "
                 f"each; choose {' or '.join(str(n) for n in (lower, lower + workers) if n)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def muon_needs_whole_matrices(self) -> Self:
+        """A shard of a matrix has no orthogonal neighbor, and bf16 steps are clipped elsewhere."""
+        parallel = self.parallel
+        whole = parallel.zero_stage == 0 and parallel.precision == "fp32"
+        if self.optimizer.name == "muon" and not whole:
+            raise ValueError(
+                f"optimizer.name=muon with zero_stage={parallel.zero_stage}, precision="
+                f"{parallel.precision}; muon runs with zero_stage=0 and precision=fp32 only, "
+                "choose adamw"
             )
         return self
 
