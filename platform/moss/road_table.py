@@ -96,16 +96,15 @@ class ChangeLines:
 def stage_table(title: str, views: Sequence[StageView]) -> Table:
     """The stages as a rich table."""
     table = Table(title=title, title_justify="left", expand=False)
-    for name in ("stage", "job", "state"):
+    for name in ("stage", "state"):
         table.add_column(name, no_wrap=True)
     for name in ("rows", "time"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("spend", no_wrap=True)
-    table.add_column("progress", overflow="ellipsis", no_wrap=True, max_width=60)
+    table.add_column("progress", overflow="ellipsis", no_wrap=True, max_width=70)
     for view in views:
         table.add_row(
             view.run_id,
-            view.job,
             f"[{STYLES[view.state]}]{view.state}[/]",
             "" if view.num_rows is None else f"{view.num_rows:,}",
             _clock(view.seconds),

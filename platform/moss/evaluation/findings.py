@@ -1,0 +1,251 @@
+"""From measurements to the report: tables, charts, and each target with its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from moss.config.evaluation import EvaluateConfig
+from moss.evaluation.preference import PairAccuracy
+from moss.evaluation.quality_control import QualityControl
+from moss.evaluation.report import (
+    Bar,
+    BarChart,
+    Report,
+    ShareChart,
+    Table,
+    Target,
+    bar,
+    decimal,
+    percent,
+)
+from moss.evaluation.statistics import WinRate
+from moss.evaluation.tool_turns import ToolBenefit, ToolControl
+from moss.types import ToolName
+
+Comparison = tuple[str, str]
+"""(model, against)."""
+
+STAND_IN_NOTE = (
+    "the judge and the training data come from the offline teacher, a rule-based stand-in for a "
+    "language model; these numbers show that the road works, not how good a real MOSS is"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """All that was measured."""
+
+    accuracy: PairAccuracy
+    quality: QualityControl
+    judged: Mapping[Comparison, WinRate]
+    """By the LLM judge."""
+    scored: Mapping[Comparison, WinRate]
+    """By the preference model, which training itself optimized: a second opinion only."""
+    control: Mapping[ToolName, ToolControl]
+    benefit: Mapping[ToolName, ToolBenefit]
+    judge: str
+    stand_in: bool
+    notes: Sequence[str] = ()
+
+
+def make_report(findings: Findings, config: EvaluateConfig) -> Report:
+    """The report of one evaluation."""
+    notes = [STAND_IN_NOTE] if findings.stand_in else []
+    return Report(
+        title=f"Evaluation of {config.sft}, {config.pat} and {config.ppo}",
+        notes=(*notes, *findings.notes),
+        targets=tuple(_targets(findings, config)),
+        tables=(
+            _accuracy_table(findings),
+            _quality_table(findings, config),
+            _win_table(findings),
+            _control_table(findings, config),
+            _benefit_table(findings, config),
+        ),
+        bar_charts=tuple(_bar_charts(findings, config)),
+        share_charts=(_share_chart(findings),),
+    )
+
+
+def _targets(findings: Findings, config: EvaluateConfig) -> list[Target]:
+    limits = config.targets
+    accuracy, rank = findings.accuracy.overall, findings.quality.spearman_of_means
+    targets = [
+        Target(
+            name="preference model agrees with the judge",
+            measured=percent(accuracy),
+            required=f">= {100 * limits.preference_accuracy:.0f} %",
+            met=accuracy.value >= limits.preference_accuracy,
+        ),
+        Target(
+            name="score rises with the requested tag",
+            measured=f"Spearman {rank:.2f} over {len(findings.quality.by_level)} tags",
+            required=f">= {limits.quality_spearman:.1f}",
+            met=rank >= limits.quality_spearman,
+        ),
+    ]
+    for model in (config.pat, config.ppo):
+        result = findings.judged[model, config.sft]
+        targets.append(
+            Target(
+                name=f"{model} beats {config.sft}",
+                measured=f"{percent(result.decided)} of decided pairs won",
+                required="interval above 50 %",
+                met=result.beats,
+            )
+        )
+    for tool in findings.control:
+        targets += _tool_targets(findings, config, tool)
+    return targets
+
+
+def _tool_targets(findings: Findings, config: EvaluateConfig, tool: ToolName) -> list[Target]:
+    control, benefit = findings.control[tool], findings.benefit[tool]
+    recall, false_calls = config.targets.tool_recall, config.targets.tool_false_calls
+    return [
+        Target(
+            name=f"{tool}: called when on",
+            measured=percent(control.recall),
+            required=f">= {100 * recall:.0f} %",
+            met=control.recall.value >= recall,
+        ),
+        Target(
+            name=f"{tool}: called when off, before enforcement",
+            measured=percent(control.false_calls),
+            required=f"<= {100 * false_calls:.0f} %",
+            met=control.false_calls.value <= false_calls,
+        ),
+        Target(
+            name=f"{tool}: ran when off, after enforcement",
+            measured=percent(control.false_calls_enforced),
+            required="0",
+            met=control.false_calls_enforced.value == 0,
+        ),
+        Target(
+            name=f"{tool}: raises the share of right answers",
+            measured=f"{percent(benefit.without_tool)} -> {percent(benefit.with_tool)}",
+            required="higher, McNemar p < 0.05",
+            met=benefit.with_tool.value > benefit.without_tool.value and benefit.p_value < 0.05,
+        ),
+    ]
+
+
+def _accuracy_table(findings: Findings) -> Table:
+    rows = [(name, percent(estimate)) for name, estimate in findings.accuracy.by_model_pair.items()]
+    return Table(
+        title="Preference model: agreement with the judge",
+        columns=("model pair", "accuracy"),
+        rows=(*rows, ("all pairs", percent(findings.accuracy.overall))),
+        caption=(
+            f"Validation pairs of {findings.judge}, split by prompt; "
+            f"{findings.accuracy.num_undecided} undecided pairs left out. All pairs: bootstrap "
+            "over prompts; single model pairs: Wilson."
+        ),
+    )
+
+
+def _quality_table(findings: Findings, config: EvaluateConfig) -> Table:
+    quality = findings.quality
+    return Table(
+        title=f"{config.pat}: preference score by requested quality tag",
+        columns=("tag", "mean score"),
+        rows=tuple((str(level), decimal(mean)) for level, mean in quality.by_level.items()),
+        caption=(
+            f"Spearman {quality.spearman_of_means:.2f} over tags, "
+            f"{quality.spearman_of_responses:.2f} over single responses. Bootstrap intervals."
+        ),
+    )
+
+
+def _win_table(findings: Findings) -> Table:
+    rows = []
+    for who, results in ((findings.judge, findings.judged), ("preference model", findings.scored)):
+        for (model, against), result in results.items():
+            counts = (result.num_wins, result.num_ties, result.num_losses, result.num_invalid)
+            rows.append((f"{model} vs {against}", who, *map(str, counts), percent(result.decided)))
+    return Table(
+        title="Win rates on held-out prompts",
+        columns=("pair", "judge", "win", "tie", "lose", "unreadable", "won of decided"),
+        rows=tuple(rows),
+        caption=(
+            "The judge is asked in both orders; two verdicts that disagree are a tie. The "
+            "preference model is what PAT and PPO were trained against, so its opinion is not "
+            "independent. Wilson intervals."
+        ),
+    )
+
+
+def _control_table(findings: Findings, config: EvaluateConfig) -> Table:
+    rows = [
+        (
+            tool,
+            percent(control.recall),
+            percent(control.false_calls),
+            percent(control.false_calls_enforced),
+        )
+        for tool, control in findings.control.items()
+    ]
+    return Table(
+        title=f"Tool control of {config.tool_model}",
+        columns=("tool", "called when on", "called when off", "ran when off, enforced"),
+        rows=tuple(rows),
+        caption="Fresh queries that need the tool. A call counts if it parses and names the "
+        "right API. Wilson intervals.",
+    )
+
+
+def _benefit_table(findings: Findings, config: EvaluateConfig) -> Table:
+    rows = [
+        (
+            tool,
+            percent(benefit.with_tool),
+            percent(benefit.without_tool),
+            f"{benefit.num_only_with}/{benefit.num_only_without}",
+            f"{benefit.p_value:.1e}",
+            ", ".join(f"{name} {count}" for name, count in benefit.errors.items()),
+        )
+        for tool, benefit in findings.benefit.items()
+    ]
+    return Table(
+        title=f"Tool benefit of {config.tool_model}: right answers",
+        columns=("tool", "with", "without", "only with/without", "McNemar p", "errors with tool"),
+        rows=tuple(rows),
+        caption="The same questions with the tool on and off. Wilson intervals.",
+    )
+
+
+def _bar_charts(findings: Findings, config: EvaluateConfig) -> list[BarChart]:
+    control: list[Bar] = []
+    benefit: list[Bar] = []
+    for tool, measured in findings.control.items():
+        control.append(bar(f"{tool}, on", measured.recall))
+        control.append(bar(f"{tool}, off", measured.false_calls))
+        benefit.append(bar(f"{tool}, with", findings.benefit[tool].with_tool))
+        benefit.append(bar(f"{tool}, without", findings.benefit[tool].without_tool))
+    pairs = findings.accuracy.by_model_pair.items()
+    levels = findings.quality.by_level.items()
+    return [
+        BarChart(
+            title=f"{config.pat}: score by requested tag",
+            unit="score",
+            bars=tuple(bar(str(level), mean) for level, mean in levels),
+        ),
+        BarChart(
+            title="Preference model: accuracy by model pair",
+            unit="share",
+            bars=tuple(bar(name, estimate) for name, estimate in pairs),
+        ),
+        BarChart(title="Tool calls, on and off", unit="share", bars=tuple(control)),
+        BarChart(title="Right answers, with and without tool", unit="share", bars=tuple(benefit)),
+    ]
+
+
+def _share_chart(findings: Findings) -> ShareChart:
+    rows = []
+    for (model, against), result in findings.judged.items():
+        counts = (result.num_wins, result.num_ties, result.num_losses)
+        rows.append((f"{model} vs {against}", tuple(count / max(1, result.n) for count in counts)))
+    return ShareChart(
+        title=f"Win, tie, lose by {findings.judge}", parts=("win", "tie", "lose"), rows=tuple(rows)
+    )
