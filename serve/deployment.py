@@ -32,7 +32,6 @@ from serve.tool_workers import RemoteTool, ToolWorker
 ENGINE = "ChatModel"
 EDGE = "ChatEdge"
 _POLL_S = 0.5
-_EDGE_CPUS = 0.1
 _BACKSTOP_ONGOING = 200
 """Serve's own limit per replica, above ours: ours answers in OpenAI's form."""
 
@@ -81,7 +80,7 @@ def undeploy(app_name: str = "moss-chat") -> None:
 
 def _with_absolute_paths(config: ServeChatConfig) -> ServeChatConfig:
     """Replicas run in other folders than the caller."""
-    images = config.tools.text_to_image.image_folder
+    images = config.tools.text_to_image.image_folder or join(config.workspace, "images")
     drawing = config.tools.text_to_image.model_copy(update={"image_folder": absolute(images)})
     database = config.database or join(config.workspace, "chat-store", "chat.sqlite")
     return config.model_copy(
@@ -156,7 +155,7 @@ def _application(
 
     edge = ray_serve.deployment(
         name=EDGE,
-        ray_actor_options={"num_cpus": _EDGE_CPUS},
+        ray_actor_options={"num_cpus": config.edge_num_cpus},
         max_ongoing_requests=_BACKSTOP_ONGOING,
         graceful_shutdown_timeout_s=10,
     )(ray_serve.ingress(build)())

@@ -6,11 +6,13 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from moss.config.ppo import SamplingParams
 from moss.rollouts import Rollout, SampleRequest
-from moss.sampling import Sampler
+
+if TYPE_CHECKING:
+    from moss.sampling import Sampler
 
 
 @dataclass(frozen=True, slots=True)

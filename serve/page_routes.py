@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
 from moss.chat import Conversation
-from moss.tools.text_to_image import read_image
+from moss.tools.text_to_image import image_folder, read_image
 from moss.types import API_NAMES, QUALITY_LEVELS
 from serve.auth import ApiKeys
 from serve.chat_service import ChatService
@@ -89,7 +89,7 @@ def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
 
     @router.get("/app/images/{image_id}")
     async def image(image_id: str) -> Response:
-        folder = service.config.tools.text_to_image.image_folder
+        folder = image_folder(service.config.tools.text_to_image)
         data = await asyncio.to_thread(read_image, folder, image_id)
         if data is None:
             raise ApiError(404, "there is no such image", code="not_found")

@@ -101,10 +101,13 @@ class ServeChatConfig(StageConfig):
     engine: EngineConfig = EngineConfig()
     tools: ToolsConfig = ToolsConfig()
     tool_num_cpus: float = Field(0.1, ge=0)
+    """CPUs that Ray reserves for each tool's replica."""
+    edge_num_cpus: float = Field(0.1, ge=0)
+    """Likewise, for the replica that answers HTTP."""
     turn: TurnConfig = TurnConfig()
     http: HttpConfig = HttpConfig()
     database: str | None = None
-    """SQLite file; None is `chat.sqlite` in the run's folder."""
+    """SQLite file; None is `chat-store/chat.sqlite` in the workspace, which outlives the run."""
     start_timeout_s: float = Field(900.0, gt=0)
 
     @model_validator(mode="after")
@@ -116,3 +119,9 @@ class ServeChatConfig(StageConfig):
                 f"default_tools has {', '.join(missing)}, which tools.enabled lacks; add it there"
             )
         return self
+
+    @property
+    def num_cpus(self) -> float:
+        """CPUs that all replicas reserve together."""
+        tools = self.tool_num_cpus * len(self.tools.enabled)
+        return self.engine.num_cpus + self.edge_num_cpus + tools

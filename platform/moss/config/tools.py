@@ -67,7 +67,9 @@ class TextToImageConfig(Config):
 
     pipeline: str | None = None
     """Folder of a diffusers pipeline; None builds a tiny one with random weights."""
-    image_folder: str = "runs/images"
+    image_folder: str | None = None
+    """Where pictures are stored; None is `moss-images` in the system's temporary folder (the chat
+    service puts them beside its workspace's runs)."""
     num_steps: int = Field(2, ge=1, le=200)
     image_size: int = Field(64, ge=16, le=2_048, multiple_of=8)
     """Pixels per side."""

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import io
 import re
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -30,7 +31,12 @@ _MAX_PROMPT_CHARS: Final = 400
 _IMAGE_ID = re.compile(r"[0-9a-f]{32}")
 
 
-def read_image(image_folder: str, image_id: str) -> bytes | None:
+def image_folder(config: TextToImageConfig) -> str:
+    """Folder of the stored pictures."""
+    return config.image_folder or join(tempfile.gettempdir(), "moss-images")
+
+
+def read_image(folder: str, image_id: str) -> bytes | None:
     """PNG bytes of a stored image, or None if there is none.
 
     Raises:
@@ -38,7 +44,7 @@ def read_image(image_folder: str, image_id: str) -> bytes | None:
     """
     if not _IMAGE_ID.fullmatch(image_id):
         raise DataError(f"{image_id[:40]!r} is not an image id (32 hexadecimal digits)")
-    path = join(image_folder, f"{image_id}.png")
+    path = join(folder, f"{image_id}.png")
     return read_bytes(path) if exists(path) else None
 
 
@@ -69,7 +75,7 @@ class TextToImage:
         if not prompt:
             return ToolOutput(ok=False, layout="plain", reason="the prompt is empty")
         image_id = self._image_id(prompt)
-        path = join(self.config.image_folder, f"{image_id}.png")
+        path = join(image_folder(self.config), f"{image_id}.png")
         flags = () if prompt.isascii() else (NOT_ENGLISH,)
         if not exists(path):
             self._stopped.discard(image_id)

@@ -1,0 +1,131 @@
+"""The deployed service: Ray Serve, engine, tools, the official client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from moss.config.serve import ServeChatConfig
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+
+QUESTION = [{"role": "user", "content": "What is 12+7?"}]
+
+
+@pytest.fixture(scope="module")
+def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random policy with room for a turn."""
+    from moss.config.model import ModelConfig
+    from moss.models import build_policy
+    from moss.tokenizer import add_controls, train_bpe
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    texts = ["What is 12+7? MOSS Thoughts on Search on Calculate on Solve on Text2Image on"] * 20
+    tokenizer = add_controls(train_bpe(texts, vocab_size=290), style="special", row_multiple=64)
+    tokenizer.save(folder)
+    config = ModelConfig(
+        hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=512,
+        initializer_std=0.3,
+    )  # fmt: skip
+    build_policy(
+        config, vocab_size=tokenizer.padded_vocab_size, pad_id=tokenizer.pad_id,
+        eos_id=tokenizer.eos_id, seed=0,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(
+    ray_cluster: None, checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    from ray import serve as ray_serve
+
+    from serve.deployment import Checkpoint, deploy, undeploy
+
+    config = ServeChatConfig.model_validate(
+        {
+            "workspace": str(tmp_path_factory.mktemp("workspace")),
+            "meta_version": "tiny",
+            "turn": {"temperature": 0, "max_reply_tokens": 48, "max_command_tokens": 16,
+                     "max_thought_tokens": 16},
+            "http": {"port": 0, "max_body_bytes": 4096},
+            "tools": {"enabled": ["calculator", "web_search"]},
+            "default_tools": ["calculator"],
+            "engine": {"num_cpus": 0.2},
+            "tool_num_cpus": 0.05,
+        }
+    )  # fmt: skip
+    url = deploy(config, Checkpoint(str(checkpoint_folder), "MOSS-PAT", "v", "2024-01-01T00:00:00"))
+    yield url
+    undeploy(config.app_name)
+    ray_serve.shutdown()
+
+
+@pytest.fixture
+def client(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_the_official_client_gets_the_same_reply_streaming_and_not(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(model="MOSS-PAT", messages=QUESTION)  # type: ignore[arg-type]
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens > 0
+    stream = client.chat.completions.create(  # type: ignore[call-overload]
+        model="MOSS-PAT", messages=QUESTION, stream=True, stream_options={"include_usage": True}
+    )
+    parts = list(stream)
+    text = "".join(p.choices[0].delta.content or "" for p in parts if p.choices)
+    assert text == whole.choices[0].message.content
+    assert parts[-1].usage == whole.usage
+    assert [model.id for model in client.models.list()] == ["MOSS-PAT"]
+
+
+def test_errors_reach_the_official_client_as_its_own_kinds(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="other", messages=QUESTION)  # type: ignore[arg-type]
+    with pytest.raises(openai.BadRequestError, match="alternate"):
+        client.chat.completions.create(
+            model="MOSS-PAT", messages=[{"role": "assistant", "content": "x"}]
+        )
+
+
+def test_steering_headers_and_long_bodies_are_refused_through_the_proxy(address: str) -> None:
+    def post(**options: object) -> httpx.Response:
+        return httpx.post(f"{address}/v1/chat/completions", trust_env=False, timeout=30, **options)  # type: ignore[arg-type]
+
+    steered = post(json={"messages": QUESTION}, headers={"x-request-disconnect-disabled": "?1"})
+    assert steered.status_code == 400
+    assert post(content=b"x" * 10_000).status_code == 413
+
+
+def test_the_page_and_its_files_are_served(address: str) -> None:
+    with httpx.Client(base_url=address, trust_env=False) as http:
+        assert "<title>MOSS</title>" in http.get("/").text
+        assert http.get("/static/app.js").is_success
+        assert http.get("/app/settings").json()["model"] == "MOSS-PAT"
+
+
+async def test_leaving_clients_free_the_engine(address: str) -> None:
+    async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http:
+        body = {"messages": QUESTION, "stream": True, "tool_choice": "none"}
+
+        async def leave_early() -> None:
+            async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+                async for _ in answer.aiter_bytes():
+                    return
+
+        with contextlib.suppress(httpx.HTTPError):
+            await asyncio.gather(*(leave_early() for _ in range(8)))
+        started = time.monotonic()
+        answer = await http.post("/v1/chat/completions", json={"messages": QUESTION})
+        assert answer.is_success
+        assert time.monotonic() - started < 30
