@@ -25,7 +25,7 @@ _MAX_TEMP_DIR_CHARS = 36
 """A Unix socket's path holds 107 characters, of which Ray's session folders take about 70."""
 
 _PROBE_TIMEOUT_S = 10.0
-_START_ATTEMPTS = 2
+_START_ATTEMPTS = 3
 _RETRY_WAIT_S = 2.0
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def _probe(host: str, port: int, address: str) -> None:
 
 
 def _start_private(temp_dir: str) -> None:
-    """Start Ray here, trying twice: a busy machine misses its fixed start limit of 30 s."""
+    """Start Ray here, in several attempts: a busy machine misses its fixed limit of 30 s."""
     import ray
 
     object_store_bytes = min(OBJECT_STORE_BYTES, int(psutil.virtual_memory().total * 0.3))

@@ -37,7 +37,7 @@ LOOPBACK = "127.0.0.1"
 
 _POLL_S = 0.25
 _HTTP_TIMEOUT_S = 5.0
-_START_ATTEMPTS = 2
+_START_ATTEMPTS = 3
 _LOG_TAIL_CHARS = 2000
 
 
@@ -74,7 +74,8 @@ class LocalCluster:
 
         Args:
             num_cpus: CPUs the node offers; the machine's own number when None.
-            timeout_s: longest wait for one attempt; there are two.
+            timeout_s: longest wait for one attempt; there are three, since a busy machine misses Ray's
+                own fixed limit of 30 s.
 
         Raises:
             ResourceError: the head ended or did not answer in time, with the end of its log.

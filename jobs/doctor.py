@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     code = guarded("doctor", work)
     for finding in findings:
-        print("\n".join(describe(finding)))
+        print(finding.as_text())
     return code or int(any(finding.level == "problem" for finding in findings))
 
 
@@ -52,13 +52,6 @@ def examine(config: DoctorConfig) -> list[Finding]:
         *check_jobs_api(config.jobs_address, timeout_s=config.timeout_s),
         *check_cluster(),
     ]
-
-
-def describe(finding: Finding) -> list[str]:
-    """The finding as lines of the report."""
-    mark = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}[finding.level]
-    lines = [f"{mark:<8} {finding.subject}: {finding.found}"]
-    return lines + ([f"{'':<8}   -> {finding.remedy}"] if finding.remedy else [])
 
 
 if __name__ == "__main__":

@@ -47,6 +47,12 @@ class Finding:
     remedy: str = ""
     """What to do; empty when all is well or `found` says it."""
 
+    def as_text(self) -> str:
+        """A line of a report, with the remedy on a second one."""
+        mark = "ok" if self.level == "ok" else self.level.upper()
+        line = f"{mark:<8} {self.subject}: {self.found}"
+        return f"{line}\n{'':<8}   -> {self.remedy}" if self.remedy else line
+
 
 def check_versions(constraints: Mapping[str, str]) -> list[Finding]:
     """Python and the packages that must match, against the exact versions of constraints.txt."""

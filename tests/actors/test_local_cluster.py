@@ -66,6 +66,9 @@ def test_a_head_that_does_not_come_up_leaves_its_log_and_no_process(
     assert not (tmp_path / RECORD).exists()
 
 
+pytestmark = pytest.mark.timeout(600)
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with start_head(tmp_path_factory.mktemp("head")) as head:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from jobs import doctor
-from moss.health import Finding
 
 LENIENT = ["--set", "min_memory_bytes=1", "--set", "min_disk_bytes=1", "--set", "min_shm_bytes=1"]
 
@@ -49,10 +48,3 @@ def test_an_endpoint_of_the_environment_is_looked_at(
 
 def test_a_wrong_config_is_told_apart_from_a_problem(tmp_path: Path) -> None:
     assert run(tmp_path, "--set", "min_corse=1") == 2
-
-
-def test_a_remedy_stands_below_its_finding() -> None:
-    finding = Finding("disk", "warning", "little", "free some space")
-    first, second = doctor.describe(finding)
-    assert first == "WARNING  disk: little"
-    assert second.strip() == "-> free some space"

@@ -134,3 +134,10 @@ def test_an_endpoint_that_does_not_answer_is_a_problem() -> None:
     (found,) = health.check_teacher(config)
     assert found.level == "problem"
     assert "TeacherUnavailableError" in found.found
+
+
+def test_a_remedy_stands_below_its_finding() -> None:
+    assert Finding("disk", "ok", "enough").as_text() == "ok       disk: enough"
+    first, second = Finding("disk", "warning", "little", "free some").as_text().splitlines()
+    assert first == "WARNING  disk: little"
+    assert second.strip() == "-> free some"
