@@ -74,8 +74,8 @@ class LocalCluster:
 
         Args:
             num_cpus: CPUs the node offers; the machine's own number when None.
-            timeout_s: longest wait for one attempt; there are three, since a busy machine misses Ray's
-                own fixed limit of 30 s.
+            timeout_s: longest wait for one attempt; there are three, since a busy machine misses
+                Ray's own fixed limit of 30 s.
 
         Raises:
             ResourceError: the head ended or did not answer in time, with the end of its log.
