@@ -41,7 +41,7 @@ class OptimizerConfig(Config):
         """
         num_warmup = round(self.warmup_ratio * num_steps)
         if step < num_warmup:
-            return self.learning_rate * (step + 1) / num_warmup
+            return self.learning_rate * ((step + 1) / num_warmup)
         progress = min(1.0, (step - num_warmup) / max(1, num_steps - 1 - num_warmup))
         cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
         return self.learning_rate * (self.final_ratio + (1.0 - self.final_ratio) * cosine)
