@@ -26,7 +26,7 @@ def test_equal_scores_cost_log_two_per_pair() -> None:
 
 def test_gradient_raises_the_winner_and_lowers_the_loser() -> None:
     scores_R = torch.zeros(2, requires_grad=True)
-    preference_loss_sum(scores_R, torch.tensor([1]), torch.tensor([0])).backward()
+    preference_loss_sum(scores_R, torch.tensor([1]), torch.tensor([0])).backward()  # type: ignore[no-untyped-call]
     assert scores_R.grad is not None
     assert scores_R.grad.tolist() == [0.5, -0.5]
 

@@ -90,7 +90,10 @@ def plain_training(config: TrainingConfig) -> tuple[list[float], nn.Module]:
     objective = LanguageModelObjective(source, config, pad_id=0, seed=1)
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = [
+        {"params": matrices},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     adam = torch.optim.AdamW(groups, lr=1.0, betas=(0.9, 0.95), weight_decay=0.1)
     losses = []
     from moss.packing import batch_items

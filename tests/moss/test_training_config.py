@@ -1,5 +1,6 @@
 """Batch arithmetic, schedules and the paper's figures."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_rate_warms_up_peaks_and_decays_monotonically_to_the_final_share() -> No
     assert rates[0] > 0
     assert rates[20] == max(rates) == pytest.approx(3e-5)
     assert rates[-1] == pytest.approx(3e-6)
-    assert all(later <= earlier for earlier, later in zip(rates[20:], rates[21:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[20:]))
 
 
 def test_without_warmup_the_first_step_has_the_peak_rate() -> None:
