@@ -64,13 +64,20 @@ class PolicyActor:
         """One optimizer step per minibatch of rows."""
         return self._learner.update(experience, minibatches, self._part_loss)
 
-    def publish(self, folder: str, version: int) -> WeightFile:
-        """Write the present weights to `folder` for the rollout actors."""
-        from moss.weight_files import write_weights
+    def publish(self, folder: str, version: int, probe_ids: list[int]) -> WeightFile:
+        """Write the present weights to `folder` for the rollout actors.
+
+        Args:
+            probe_ids: a prompt on which receivers must compute what this actor computes.
+        """
+        from moss.forward import likeliest_logprob
+        from moss.weight_files import WeightProbe, write_weights
+
+        probe = WeightProbe(probe_ids, likeliest_logprob(self._model, probe_ids))
 
         tied = set(self._model.all_tied_weights_keys)
         weights = {k: v for k, v in self._learner.weights().items() if k not in tied}
-        return write_weights(weights, folder, version=version)
+        return write_weights(weights, folder, version=version, probe=probe)
 
     def save_state(self, folder: str) -> None:
         """Write weights, optimizer and place in the schedule."""

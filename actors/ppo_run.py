@@ -131,7 +131,12 @@ def _iterate(
 ) -> PPOResult:
     iteration, totals = _restore(config, actors, run_folder)
     num_iterations = _num_iterations(config, inputs)
-    weights = WeightSync(actors.policy, actors.rollout, timeout_s=config.timeouts.sync_s)
+    weights = WeightSync(
+        actors.policy,
+        actors.rollout,
+        probe_ids=inputs.prompts.prompts[0],
+        timeout_s=config.timeouts.sync_s,
+    )
     trainer = PPOTrainer(
         actors,
         weights,

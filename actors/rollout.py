@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from moss.sampling import Sampler
     from moss.weight_files import WeightFile
 
-NO_WEIGHTS = -1
-"""Version of an actor that has a checkpoint's weights but none of the trainer's."""
-
 
 class RolloutActor:
     """One sampler; `load` comes first, then weights, then responses."""
@@ -54,6 +51,8 @@ class RolloutActor:
         Raises:
             WeightSyncError: other weights are loaded.
         """
+        from moss.sampling import NO_WEIGHTS
+
         loaded = self._sampler.policy_version
         if loaded != policy_version:
             raise WeightSyncError(
@@ -63,6 +62,8 @@ class RolloutActor:
         return self._sampler.generate(requests, params, stop_ids)
 
     def _start(self, checkpoint: str, config: RolloutConfig, pad_id: int) -> Sampler:
+        from moss.sampling import NO_WEIGHTS
+
         if config.engine == "vllm":
             from moss.sampling_vllm import VLLMSampler
 

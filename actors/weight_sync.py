@@ -23,8 +23,15 @@ class WeightSync:
         policies: ActorGroup[PolicyActor],
         rollouts: ActorGroup[RolloutActor],
         *,
+        probe_ids: list[int],
         timeout_s: float,
     ) -> None:
+        """Set up the transfer folder.
+
+        Args:
+            probe_ids: a prompt on which the rollout actors must compute what the policy computes.
+        """
+        self._probe_ids = probe_ids
         self._policies, self._rollouts, self._timeout_s = policies, rollouts, timeout_s
         self._folder = transfer_folder()
 
@@ -35,7 +42,9 @@ class WeightSync:
             WeightSyncError: they did not arrive whole, everywhere, in time.
         """
         try:
-            publish = self._policies.call(PolicyActor.publish, self._folder, version)
+            publish = self._policies.call(
+                PolicyActor.publish, self._folder, version, self._probe_ids
+            )
             file = publish.only(self._timeout_s)
             receive = self._rollouts.call(RolloutActor.receive_weights, file)
             versions = receive.wait(self._timeout_s)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Tests share a small machine with the actors they start; OpenMP reads this once, at torch's import.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _TEXTS = [
     "What is the capital of France? The capital of France is Paris.",
     "Calculate 12+7. 12+7 = 19. Hope this helps!",

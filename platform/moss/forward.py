@@ -48,6 +48,14 @@ def response_values(model: ValueModel, tokens_BT: Tensor, mask_BT: Tensor) -> Te
     return scatter_response(values_BT[:, :-1][mask_BT[:, 1:]], mask_BT)
 
 
+@torch.inference_mode()
+def likeliest_logprob(model: PreTrainedModel, prompt_ids: list[int]) -> float:
+    """Natural-log probability of the likeliest token after a prompt, at temperature 1."""
+    ids = torch.tensor([prompt_ids], device=model.device)
+    logits_V = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+    return float(torch.log_softmax(logits_V, -1).max())
+
+
 def scatter_response(values_N: Tensor, mask_BT: Tensor) -> Tensor:
     """(B, T) with `values_N`, given row by row, where the mask is True, and 0 elsewhere."""
     empty = torch.zeros(mask_BT.shape, dtype=values_N.dtype, device=values_N.device)

@@ -10,7 +10,7 @@ Shapes: `B` responses still open, `P` prompt tokens (left padding), `V` vocabula
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,12 @@ from moss.config.ppo import SamplingParams
 from moss.errors import DataError, WeightSyncError
 from moss.rollouts import Rollout, SampleRequest
 from moss.weight_files import WeightFile, read_weights
+
+NO_WEIGHTS: Final = -1
+"""Version of a sampler that holds no weights known to be right."""
+
+_PROBE_TOLERANCE_NATS: Final = 5e-3
+"""Far above what fp32 kernels differ by, far below what a matrix left behind does."""
 
 
 class Sampler(Protocol):
@@ -43,6 +49,8 @@ class Sampler(Protocol):
 
     def push_weights(self, file: WeightFile) -> None:
         """Replace the weights; returns once they sample.
+
+        Weights that turn out wrong while they are loaded leave the sampler at `NO_WEIGHTS`.
 
         Raises:
             WeightSyncError: wrong digest, a version that is not newer, or tensors that do not fit.
@@ -113,6 +121,7 @@ class TransformersSampler:
         """See `Sampler.push_weights`."""
         check_newer(file, current=self._version)
         weights = read_weights(file)
+        self._version = NO_WEIGHTS
         try:
             report = self._model.load_state_dict(weights, strict=False)
         except RuntimeError as error:
@@ -124,6 +133,7 @@ class TransformersSampler:
                 f"weights version {file.version} lack {missing} and have unknown "
                 f"{sorted(report.unexpected_keys)}; trainer and sampler must hold the same model"
             )
+        check_probe(self, file)
         self._version = file.version
 
     def close(self) -> None:
@@ -228,6 +238,25 @@ def check_newer(file: WeightFile, *, current: int) -> None:
         raise WeightSyncError(
             f"weights version {file.version} were pushed, but version {current} samples already; "
             "a trainer publishes rising versions"
+        )
+
+
+def check_probe(sampler: Sampler, file: WeightFile) -> None:
+    """Raise WeightSyncError unless the sampler computes with the weights it has just loaded.
+
+    Reading a sampler's parameters is not enough: engines keep packed copies beside them.
+    """
+    if file.probe is None:
+        return
+    request = SampleRequest(file.probe.prompt_ids, seed=0)
+    greedy = SamplingParams(temperature=0.0, max_new_tokens=1)
+    (rollout,) = sampler.generate([request], greedy, [])
+    (logprob,) = rollout.logprobs
+    if not abs(logprob - file.probe.logprob) <= _PROBE_TOLERANCE_NATS:
+        raise WeightSyncError(
+            f"after loading weights version {file.version} the sampler's likeliest next token has "
+            f"logprob {logprob:.5f}, the trainer's has {file.probe.logprob:.5f}: part of the "
+            "weights did not take effect"
         )
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from moss.config.ppo import SamplingParams, VLLMConfig
 from moss.errors import DataError, WeightSyncError
 from moss.rollouts import FinishReason, Rollout, SampleRequest
-from moss.sampling import check_newer, check_requests
+from moss.sampling import NO_WEIGHTS, check_newer, check_probe, check_requests
 from moss.weight_files import WeightFile, read_weights
 
 if TYPE_CHECKING:
@@ -108,12 +108,14 @@ class VLLMSampler:
         check_newer(file, current=self._version)
         weights = read_weights(file)
         _check_fit(weights, self._shapes, version=file.version)
+        self._version = NO_WEIGHTS
         self._engine.collective_rpc(_receive_weights, args=(weights, file.version))
         if not self._engine.reset_prefix_cache():
             raise WeightSyncError(
                 f"vLLM kept its prefix cache after weights version {file.version}; requests were "
                 "still running during the push"
             )
+        check_probe(self, file)
         self._version = file.version
 
     def close(self) -> None:
@@ -194,12 +196,14 @@ def _receive_weights(worker: WorkerBase, weights: dict[str, Tensor], version: in
     """Load weights inside the engine's worker; returns how many tensors were compared after.
 
     The CPU kernels keep packed copies of most matrices; embeddings and norms stay readable, and
-    every optimizer step moves them, so they prove that the load took place.
+    every optimizer step moves them.
     """
     runner = worker.model_runner
     runner.reload_weights(weights_iterator=iter(weights.items()))
+    model = runner.get_model()
+    _repack_tied_head(model)
     compared = 0
-    for name, parameter in runner.get_model().named_parameters():
+    for name, parameter in model.named_parameters():
         pushed = weights.get(name)
         if pushed is None or parameter.numel() < pushed.numel():
             continue
@@ -212,6 +216,15 @@ def _receive_weights(worker: WorkerBase, weights: dict[str, Tensor], version: in
     if not compared:
         raise WeightSyncError(f"no tensor of weights version {version} could be read back")
     return compared
+
+
+def _repack_tied_head(model: nn.Module) -> None:
+    """`reload_weights` repacks the layers that a checkpoint names. A tied LM head is not named, so
+    its packed copy would stay the one of the first weights for ever."""
+    head = getattr(model, "lm_head", None)
+    repack = getattr(getattr(head, "quant_method", None), "process_weights_after_loading", None)
+    if callable(repack):
+        repack(head)
 
 
 def _finish_reason(reason: str | None) -> FinishReason:

@@ -24,6 +24,15 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
+class WeightProbe:
+    """What the trainer's own forward pass says about the published weights."""
+
+    prompt_ids: list[int]
+    logprob: float
+    """Natural-log probability of the likeliest next token after the prompt, at temperature 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class WeightFile:
     """Published weights: a receiver loads `path` only if it holds what the trainer wrote."""
 
@@ -34,6 +43,8 @@ class WeightFile:
     """`weights_digest` of the tensors."""
     num_tensors: int
     size_bytes: int
+    probe: WeightProbe | None = None
+    """What the receiver must compute once it has loaded the weights; None for no such check."""
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
@@ -52,7 +63,13 @@ def transfer_folder() -> str:
     return tempfile.mkdtemp(prefix="moss-weights-", dir=shared)
 
 
-def write_weights(weights: Mapping[str, Tensor], folder: str, *, version: int) -> WeightFile:
+def write_weights(
+    weights: Mapping[str, Tensor],
+    folder: str,
+    *,
+    version: int,
+    probe: WeightProbe | None = None,
+) -> WeightFile:
     """Write `weights` to `<folder>/version-<version>.safetensors`, whole or not at all.
 
     Of names that share one tensor (tied embeddings) only the first is written.
@@ -78,6 +95,7 @@ def write_weights(weights: Mapping[str, Tensor], folder: str, *, version: int) -
         digest=weights_digest(tensors),
         num_tensors=len(tensors),
         size_bytes=path.stat().st_size,
+        probe=probe,
     )
 
 

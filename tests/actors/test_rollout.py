@@ -13,10 +13,11 @@ from actors.group import ActorGroup
 from actors.rollout import RolloutActor
 from moss.config.ppo import ActorConfig, RolloutConfig, SamplingParams, VLLMConfig
 from moss.errors import DataError, WaitTimeoutError, WeightSyncError
+from moss.forward import likeliest_logprob
 from moss.models import load_policy
 from moss.rollouts import Rollout, SampleRequest
 from moss.sampling import TransformersSampler
-from moss.weight_files import WeightFile, write_weights
+from moss.weight_files import WeightFile, WeightProbe, write_weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -32,7 +33,10 @@ class Engine:
     def __init__(self, kind: Literal["vllm", "transformers"], checkpoint: Path) -> None:
         self.group = ActorGroup.start("rollout", ACTOR, RolloutActor, ACTOR)
         config = RolloutConfig(
-            engine=kind, max_prompt_tokens=100, vllm=VLLMConfig(kv_cache_gib=0.05)
+            engine=kind,
+            sampling=RANDOM,
+            max_prompt_tokens=100,
+            vllm=VLLMConfig(kv_cache_gib=0.05),
         )
         self.group.call(RolloutActor.load, str(checkpoint), config, pad_id=0).only(240)
         self.version = -1
@@ -176,6 +180,27 @@ def test_stale_altered_and_foreign_weights_are_refused(
     with pytest.raises(WeightSyncError, match="asked for"):
         engine.group.call(RolloutActor.generate, REQUESTS, GREEDY, [], 99).only(60)
     assert engine.generate(GREEDY, []) == before
+
+
+def test_weights_that_do_not_take_effect_are_refused_and_never_sampled(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    engine.push(moved_weights(tiny_checkpoint, 11), tmp_path)
+    weights = moved_weights(tiny_checkpoint, 12)
+    policy = load_policy(tiny_checkpoint)
+    policy.load_state_dict(weights)
+    right = likeliest_logprob(policy, [5, 6, 7])
+    engine.version += 1
+    for logprob, arrives in ((right + 0.05, False), (right, True)):
+        probe = WeightProbe([5, 6, 7], logprob)
+        file = write_weights(weights, str(tmp_path), version=engine.version, probe=probe)
+        if arrives:
+            assert engine.receive(file) == engine.version
+            continue
+        with pytest.raises(WeightSyncError, match="did not take effect"):
+            engine.receive(file)
+        with pytest.raises(WeightSyncError, match="version -1 is loaded"):
+            engine.generate(GREEDY, [])
 
 
 def test_prompts_without_room_are_refused(
