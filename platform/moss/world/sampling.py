@@ -12,6 +12,8 @@ from moss.world.tables import facts, lines, tables
 
 _OPENER_SHARE = 0.35
 _CLOSER_SHARE = 0.15
+_IDENTITY_FACTOR = 2
+"""Questions about the assistant itself are few, so greetings and remarks vary them more."""
 _TRAITS = (
     "name",
     "creator",
@@ -36,9 +38,10 @@ def question_from(
     slots = fill(kind, payload, language)
     ask = rng.choice(lines(language, kind, "ask", phrase_key(kind, payload)))
     text = _sentence_case(ask.format_map(slots), kind)
-    if rng.random() < _OPENER_SHARE:
+    factor = _IDENTITY_FACTOR if kind == "identity" else 1
+    if rng.random() < factor * _OPENER_SHARE:
         text = rng.choice(lines(language, "common", "openers")) + text
-    if rng.random() < _CLOSER_SHARE:
+    if rng.random() < factor * _CLOSER_SHARE:
         text += rng.choice(lines(language, "common", "closers"))
     return Question(text, kind, language, answer_of(kind, payload, language, slots), dict(payload))
 
