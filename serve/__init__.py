@@ -1,0 +1,1 @@
+"""What talks: the chat service and the offline teacher over HTTP. Never imports `actors`."""

@@ -49,7 +49,7 @@ _CONTROL = r"\|(?:Human|Inner Thoughts|Commands|Results|MOSS)\|>|eo[a-z]>|qualit
 _BARE_CONTROL = re.compile(rf"<(?:{_CONTROL})")
 _TO_ESCAPE = re.compile(rf"<(\\*)({_CONTROL})")
 _TO_UNESCAPE = re.compile(rf"<\\(\\*)({_CONTROL})")
-_QUALITY_TAG = re.compile(r"<quality: (\d+)> ")
+_QUALITY_TAG = re.compile(r"\A <quality: (\d+)> ")
 _COMMAND = r'([A-Za-z_]\w*)\(("(?:[^"\\\n]|\\.)*")\)'
 _COMMAND_PATTERN = re.compile(_COMMAND)
 _RESULT_HEAD = re.compile(rf"^{_COMMAND} =>", re.MULTILINE)
@@ -278,22 +278,16 @@ def _take_section(text: str, position: int, section: Section, turn: int) -> tupl
     if end < 0:
         raise ChatFormatError(f"turn {turn}: section {header!r} has no {end_marker.strip()!r}")
     body = text[start:end]
-    written = body.removeprefix(_leading_tag(body)) if section == "moss" else body
+    written = _QUALITY_TAG.sub("", body, count=1) if section == "moss" else body
     if stray := _BARE_CONTROL.search(written):
         raise ChatFormatError(f"turn {turn}: section {header!r} holds a bare {stray[0]!r}")
     return body, end + len(end_marker)
 
 
-def _leading_tag(body: str) -> str:
-    match = _QUALITY_TAG.match(body, 1)
-    return body[: match.end()] if match else ""
-
-
 def _turn_from_bodies(bodies: dict[Section, str]) -> Turn:
     moss, quality = bodies["moss"], None
-    if tag := _leading_tag(moss):
-        quality = int(tag.strip(" <>").removeprefix("quality: "))
-        moss = moss[len(tag) - 1 :]
+    if tag := _QUALITY_TAG.match(moss):
+        quality, moss = int(tag[1]), moss[tag.end() - 1 :]
     texts = {section: unescape(body[1:]) for section, body in bodies.items()}
     return Turn(
         human=texts["human"],

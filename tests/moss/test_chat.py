@@ -159,7 +159,9 @@ def test_every_switch_combination_has_its_own_text(version: str) -> None:
         frozenset(tools) for n in range(5) for tools in itertools.combinations(TOOL_NAMES, n)
     ]
     texts = {
-        MetaInstruction(version, thoughts, tools).text for thoughts in (False, True) for tools in subsets
+        MetaInstruction(version, thoughts, tools).text
+        for thoughts in (False, True)
+        for tools in subsets
     }
     assert len(texts) == 32
 
