@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from moss.config.tools import ToolsConfig
 from moss.tools.base import Tool
 from moss.tools.registry import build_tool
@@ -11,6 +13,7 @@ from moss.world import compose_tool_reply, plan_tools, question_from
 from moss.world.tables import facts
 
 
+@pytest.mark.slow
 def test_the_search_tool_finds_every_fact_and_the_reply_states_it() -> None:
     async def replies() -> list[tuple[str, str, str]]:
         tool = build_tool("web_search", ToolsConfig())
