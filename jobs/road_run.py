@@ -51,7 +51,7 @@ def walk(config: RoadConfig, *, restart: Sequence[str] = ()) -> None:
         plan.road.skip_finished(lambda stage: plan.manifest(stage) is not None)
         try:
             if plan.road.complete:
-                Console().print(stage_table(f"road {plan.name}: all finished earlier", views(plan)))
+                _print_stages(plan, f"road {plan.name}: all finished earlier")
             else:
                 _run_stages(plan, services)
         finally:
@@ -64,7 +64,7 @@ def show_plan(config: RoadConfig) -> None:
     """Print the stages in order, those that are finished already marked, and start nothing."""
     plan = make_plan(config)
     plan.road.skip_finished(lambda stage: plan.manifest(stage) is not None)
-    Console().print(stage_table(f"road {plan.name} in {plan.workspace}", views(plan)))
+    _print_stages(plan, f"road {plan.name} in {plan.workspace}")
     for stage in plan.road.in_state("waiting"):
         print(plan.entrypoint(stage))
 
@@ -80,6 +80,11 @@ def stop(config: RoadConfig) -> None:
 def make_plan(config: RoadConfig) -> RoadPlan:
     """The road with its stages' configs; stages elsewhere use that cluster's own Python."""
     return RoadPlan(config, python=sys.executable if config.address is None else "python")
+
+
+def _print_stages(plan: RoadPlan, title: str) -> None:
+    console = Console()
+    console.print(stage_table(title, views(plan), width=console.width))
 
 
 def views(plan: RoadPlan) -> list[StageView]:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Protocol, Self, TextIO
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from moss.road import StageState
@@ -16,6 +17,9 @@ from moss.road_runs import StageView
 REFRESH_PER_S = 4
 LINE_INTERVAL_S = 20.0
 """Where lines are written, a running stage's progress appears at most this often."""
+
+_CELL_BORDER = 3
+"""Characters of a cell beside its text: two of padding, one of border."""
 
 STYLES: dict[StageState, str] = {
     "waiting": "dim",
@@ -53,7 +57,7 @@ class LiveTable:
 
     def show(self, views: Sequence[StageView]) -> None:
         """Redraw the table."""
-        self._live.update(stage_table(self._title, views))
+        self._live.update(stage_table(self._title, views, width=self._console.width))
 
     def say(self, message: str) -> None:
         """Print above the table."""
@@ -93,37 +97,44 @@ class ChangeLines:
         return view.state == "running" and bool(view.note) and since_s >= self._interval_s
 
 
-def stage_table(title: str, views: Sequence[StageView]) -> Table:
-    """The stages as a rich table."""
-    table = Table(title=title, title_justify="left", expand=False)
-    for name in ("stage", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("rows", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("spend", no_wrap=True)
-    table.add_column("progress", overflow="ellipsis", no_wrap=True, max_width=70)
-    for view in views:
-        table.add_row(
-            view.run_id,
-            f"[{STYLES[view.state]}]{view.state}[/]",
-            "" if view.num_rows is None else f"{view.num_rows:,}",
-            _clock(view.seconds),
-            view.spend,
-            view.note,
-        )
+def stage_table(title: str, views: Sequence[StageView], *, width: int) -> Table:
+    """The stages as a rich table of at most `width` characters; progress is cut to what is left."""
+    table = Table(title=title, title_justify="left")
+    columns: list[tuple[str, JustifyMethod, list[str]]] = [
+        ("stage", "left", [view.run_id for view in views]),
+        ("state", "left", [view.state for view in views]),
+        ("rows", "right", [_rows(view) for view in views]),
+        ("time", "right", [_clock(view.seconds) for view in views]),
+        ("spend", "left", [view.spend for view in views]),
+    ]
+    taken = 1
+    for name, justify, cells in columns:
+        longest = max(map(len, (name, *cells)))
+        taken += longest + _CELL_BORDER
+        table.add_column(name, justify=justify, no_wrap=True, min_width=longest)
+    room = max(len("progress"), width - taken - _CELL_BORDER)
+    table.add_column("progress", no_wrap=True)
+    for index, view in enumerate(views):
+        stage, state, rows, clock, spend = (cells[index] for *_, cells in columns)
+        colored = f"[{STYLES[view.state]}]{state}[/]"
+        table.add_row(stage, colored, rows, clock, spend, escape(view.note[:room]))
     return table
 
 
 def describe_view(view: StageView) -> str:
     """A stage in one line of text."""
     details = [
-        f"{view.num_rows:,} rows" if view.num_rows is not None else "",
+        f"{_rows(view)} rows" if view.num_rows is not None else "",
         _clock(view.seconds),
         view.spend,
         view.note,
     ]
     told = ", ".join(part for part in details if part)
     return f"{view.run_id} ({view.job}) {view.state}" + (f": {told}" if told else "")
+
+
+def _rows(view: StageView) -> str:
+    return "" if view.num_rows is None else f"{view.num_rows:,}"
 
 
 def _clock(seconds: float | None) -> str:
