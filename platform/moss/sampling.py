@@ -9,7 +9,7 @@ Shapes: `B` responses still open, `P` prompt tokens (left padding), `V` vocabula
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import torch
@@ -121,18 +121,11 @@ class TransformersSampler:
         """See `Sampler.push_weights`."""
         check_newer(file, current=self._version)
         weights = read_weights(file)
-        self._version = NO_WEIGHTS
-        try:
-            report = self._model.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
-            raise WeightSyncError(f"weights version {file.version} do not fit: {error}") from error
         tied = set(self._model.all_tied_weights_keys)
-        missing = sorted(set(report.missing_keys) - tied)
-        if missing or report.unexpected_keys:
-            raise WeightSyncError(
-                f"weights version {file.version} lack {missing} and have unknown "
-                f"{sorted(report.unexpected_keys)}; trainer and sampler must hold the same model"
-            )
+        held = {k: tuple(v.shape) for k, v in self._model.state_dict().items() if k not in tied}
+        check_fit(weights, held, version=file.version)
+        self._version = NO_WEIGHTS
+        self._model.load_state_dict(weights, strict=False)  # tied names are absent
         check_probe(self, file)
         self._version = file.version
 
@@ -238,6 +231,21 @@ def check_newer(file: WeightFile, *, current: int) -> None:
         raise WeightSyncError(
             f"weights version {file.version} were pushed, but version {current} samples already; "
             "a trainer publishes rising versions"
+        )
+
+
+def check_fit(
+    weights: Mapping[str, Tensor], held: Mapping[str, tuple[int, ...]], *, version: int
+) -> None:
+    """Raise WeightSyncError unless the weights have the names and shapes that the sampler holds."""
+    pushed = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if pushed != dict(held):
+        names = pushed.keys() | held.keys()
+        differing = sorted(name for name in names if pushed.get(name) != held.get(name))
+        first = differing[0]
+        raise WeightSyncError(
+            f"weights version {version} differ from the sampler's model in {len(differing)} tensors"
+            f", first {first}: pushed {pushed.get(first)}, held {held.get(first)}"
         )
 
 

@@ -9,7 +9,7 @@ that owns this sampler is a Ray actor already. Weights arrive as a safetensors f
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from moss.config.ppo import SamplingParams, VLLMConfig
 from moss.errors import DataError, WeightSyncError
 from moss.rollouts import FinishReason, Rollout, SampleRequest
-from moss.sampling import NO_WEIGHTS, check_newer, check_probe, check_requests
+from moss.sampling import NO_WEIGHTS, check_fit, check_newer, check_probe, check_requests
 from moss.weight_files import WeightFile, read_weights
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from vllm.v1.worker.worker_base import WorkerBase
 
 _GIB: Final = 1 << 30
+_STEP_TOKENS: Final = 2048
+"""Prompt tokens of one engine step."""
 
 
 class VLLMSampler:
@@ -64,6 +66,10 @@ class VLLMSampler:
                 enforce_eager=True,
                 max_model_len=max_sequence_tokens,
                 max_num_seqs=config.max_num_seqs,
+                # A prompt cut between two engine steps rewinds its random generator, which CPU
+                # generators cannot do.
+                enable_chunked_prefill=False,
+                max_num_batched_tokens=max(_STEP_TOKENS, max_sequence_tokens),
                 kv_cache_memory_bytes=int(config.kv_cache_gib * _GIB),
                 # After temperature and nucleus: the distribution the token was drawn from.
                 logprobs_mode="processed_logprobs",
@@ -107,7 +113,7 @@ class VLLMSampler:
         """See `moss.sampling.Sampler.push_weights`."""
         check_newer(file, current=self._version)
         weights = read_weights(file)
-        _check_fit(weights, self._shapes, version=file.version)
+        check_fit(weights, self._shapes, version=file.version)
         self._version = NO_WEIGHTS
         self._engine.collective_rpc(_receive_weights, args=(weights, file.version))
         if not self._engine.reset_prefix_cache():
@@ -174,22 +180,6 @@ def _set_environment(num_threads: int) -> None:
         TORCHDYNAMO_DISABLE="1",
     )
     torch.set_num_threads(num_threads)
-
-
-def _check_fit(
-    weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], *, version: int
-) -> None:
-    """vLLM only warns about a missing tensor; here it is an error."""
-    pushed = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if pushed != shapes:
-        differing = sorted(
-            name for name in pushed.keys() | shapes.keys() if pushed.get(name) != shapes.get(name)
-        )
-        name = differing[0]
-        raise WeightSyncError(
-            f"weights version {version} differ from the engine's model in {len(differing)} tensors,"
-            f" first {name}: pushed {pushed.get(name)}, engine {shapes.get(name)}"
-        )
 
 
 def _receive_weights(worker: WorkerBase, weights: dict[str, Tensor], version: int) -> int:

@@ -203,6 +203,15 @@ def test_weights_that_do_not_take_effect_are_refused_and_never_sampled(
             engine.generate(GREEDY, [])
 
 
+def test_many_long_prompts_at_once_keep_their_seeds(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    engine.push(moved_weights(tiny_checkpoint, 13), tmp_path)
+    requests = [SampleRequest([5 + row % 50] * 90, seed=row) for row in range(40)]
+    together = engine.generate(RANDOM, [], requests)
+    assert together[-1].response_ids == engine.generate(RANDOM, [], requests[-1:])[0].response_ids
+
+
 def test_prompts_without_room_are_refused(
     engine: Engine, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
