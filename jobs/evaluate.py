@@ -28,10 +28,8 @@ def run_stage(config: EvaluateConfig) -> None:
     from jobs import evaluation_run
     from jobs.teacher_session import teacher_endpoint
     from moss.evaluation.findings import make_report
-    from moss.evaluation.report import print_report, save_report
-    from moss.evaluation.report_html import render_html
+    from moss.evaluation.report import print_report
     from moss.lineage import Run
-    from moss.storage import write_text
     from moss.synthesis_rows import cost_of, status_counts
 
     with Run.open(config, "evaluate", inputs=evaluation_run.input_runs(config)) as run:
@@ -47,12 +45,9 @@ def run_stage(config: EvaluateConfig) -> None:
         ):
             measured = evaluation_run.measure(config, session)
         report = make_report(measured.findings, config)
-        files = evaluation_run.write_rows(run, measured)
-        save_report(report, run.path("report.json"))
-        write_text(run.path("report.html"), render_html(report))
         print_report(report, Console())
         run.finish(
-            outputs=["report.json", "report.html", *files],
+            outputs=evaluation_run.write_files(run, measured, report),
             counts={"judge": status_counts(measured.judgments), "turn": measured.turn_counts},
             cost=cost_of(session.usage, llm, stand_in=session.endpoint.stand_in),
             notes=report.notes,

@@ -22,6 +22,8 @@ from moss.evaluation.prompts import (
     training_fingerprints,
 )
 from moss.evaluation.quality_control import QualityControl, quality_control
+from moss.evaluation.report import Report, save_report
+from moss.evaluation.report_html import render_html
 from moss.evaluation.statistics import WinRate
 from moss.evaluation.tool_turns import ToolTurn, tool_benefit, tool_control
 from moss.evaluation.winrate import comparison_rows, count_score_wins, count_wins
@@ -99,8 +101,10 @@ def num_steps(config: EvaluateConfig) -> int:
     return compared + tagged + turns
 
 
-def write_rows(run: Run, measured: Measured) -> list[str]:
-    """Write the rows behind the findings; returns the files, relative to the run."""
+def write_files(run: Run, measured: Measured, report: Report) -> list[str]:
+    """Write the report and the rows behind it; returns the files, relative to the run."""
+    save_report(report, run.path("report.json"))
+    storage.write_text(run.path("report.html"), render_html(report))
     files = {
         "data/responses.parquet": measured.responses,
         "data/judgments.parquet": measured.judgments,
@@ -108,7 +112,7 @@ def write_rows(run: Run, measured: Measured) -> list[str]:
     }
     for name, rows in files.items():
         storage.write_rows(run.path(name), rows)
-    return list(files)
+    return ["report.json", "report.html", *files]
 
 
 def _training_rows(config: EvaluateConfig) -> list[Row]:
