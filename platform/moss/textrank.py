@@ -32,8 +32,8 @@ _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _WORD = re.compile(r"[A-Za-z0-9]+(?:'[a-z]+)?")
 _BOUNDARY = re.compile(
     r"(?<=[。！？；])(?![\"'”’」』）)])"  # after a closing mark, unless a quote still closes
-    r"|(?<=[。！？!?.][\"'”’」』）)])\s*"
-    r"|(?<=[.!?])\s+(?=[A-Z0-9\"'“‘(\u3400-\u9fff])"
+    r"|(?<=[。！？][\"'”’」』）)])"
+    r"|(?:(?<=[.!?])|(?<=[.!?][\"'”’)]))\s+(?=[A-Z0-9\"'“‘(\u3400-\u9fff])"
     r"|\n+"
 )
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|No|[A-Z])\.$")

@@ -32,6 +32,10 @@ from moss.types import ToolName
 
 MATH_NAMES: Final = frozenset(name for name in dir(math) if not name.startswith("_"))
 BUILTIN_NAMES: Final = frozenset({"abs", "round", "min", "max", "sum", "pow", "int", "float"})
+FUNCTION_NAMES: Final = BUILTIN_NAMES | {
+    "print",
+    *(name for name in MATH_NAMES if callable(getattr(math, name))),
+}
 
 _SYMBOLS: Final = str.maketrans(
     {"×": "*", "÷": "/", "−": "-", "–": "-", "＋": "+", "－": "-", "＊": "*", "／": "/",
@@ -89,7 +93,10 @@ def _check(program: str) -> None:
         tree = ast.parse(program)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ExpressionError(f"{program!r} does not parse: {error}") from error
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in FUNCTION_NAMES and id(node) not in called:
+            raise ExpressionError(f"{node.id} is a function, not a number")
         if not isinstance(node, _ALLOWED_NODES):
             raise ExpressionError(f"{type(node).__name__} is not part of a calculation")
         if isinstance(node, ast.Constant) and not isinstance(node.value, (int, float)):
@@ -99,8 +106,7 @@ def _check(program: str) -> None:
 
 
 def _is_known_function(function: ast.expr) -> bool:
-    known = MATH_NAMES | BUILTIN_NAMES | {"print"}
-    return isinstance(function, ast.Name) and function.id in known
+    return isinstance(function, ast.Name) and function.id in FUNCTION_NAMES
 
 
 def imports_of(program: str) -> str:

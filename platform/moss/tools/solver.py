@@ -49,6 +49,7 @@ class _Zygote:
         self.ready: Future[bool] = Future()
         self._waiting: dict[int, Future[tuple[bool, str]]] = {}
         self._next_id = 0
+        self._ended = False
         self._lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, name="solver-answers", daemon=True)
         self._reader.start()
@@ -56,7 +57,7 @@ class _Zygote:
     @property
     def alive(self) -> bool:
         """Whether it can take another equation."""
-        return self.process.poll() is None
+        return not self._ended and self.process.poll() is None
 
     def ask(self, equation: str) -> Future[tuple[bool, str]]:
         """Whether it was solved, and the solution or the reason; the future never fails."""
@@ -85,6 +86,7 @@ class _Zygote:
                 answer = self._waiting.pop(message["id"])
             if answer.set_running_or_notify_cancel():
                 answer.set_result((message["ok"], message["text"]))
+        self._ended = True
         if not self.ready.done():
             self.ready.set_result(False)
         with self._lock:
