@@ -27,7 +27,7 @@ from moss.run_identity import run_folder
 GIB = 1024**3
 SERVICE_FILE = "service.json"
 """Written by a service's job: `url` of what it deployed."""
-SERVICE_TIMEOUT_S = 5.0
+SERVICE_TIMEOUT_S = 10.0
 
 
 class RoadPlan:
@@ -63,7 +63,7 @@ class RoadPlan:
         """
         manifest = finished_manifest(self.configs[stage.run_id], stage.job)
         if stage.kind == "service" and manifest is not None:
-            return manifest if service_url(self.folder(stage)) else None
+            return manifest if service_url(self.folder(stage), manifest.model_name) else None
         return manifest
 
     def folder(self, stage: StagePlan) -> str:
@@ -103,18 +103,19 @@ class RoadPlan:
             raise ConfigError(f"stage {stage.run_id} ({stage.job}): {error}") from error
 
 
-def service_url(folder: str) -> str | None:
-    """Address of the service that a run deployed, if it answers there."""
+def service_url(folder: str, model_name: str | None) -> str | None:
+    """Address of the service that a run deployed, if it is ready there with that model."""
     path = storage.join(folder, SERVICE_FILE)
     if not storage.exists(path):
         return None
     record = storage.read_json(path)
     url = str(record.get("url", "")) if isinstance(record, dict) else ""
     try:
-        answer = httpx.get(f"{url}/health", timeout=SERVICE_TIMEOUT_S, trust_env=False)
-    except (httpx.HTTPError, httpx.InvalidURL):
-        return None
-    return url if answer.is_success else None
+        answer = httpx.get(f"{url}/ready", timeout=SERVICE_TIMEOUT_S, trust_env=False)
+        served = answer.json().get("model") if answer.is_success else None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError):
+        return None  # nothing answers there, or something else does
+    return url if served is not None and served == model_name else None
 
 
 def downstream(stages: Sequence[StagePlan], run_id: str) -> list[StagePlan]:

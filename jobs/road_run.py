@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import yaml
 from rich.console import Console
 
+from actors.layout import check_layout
 from jobs.road_plan import RoadPlan, check_machine, downstream, service_url
 from jobs.road_services import DRIVER, ROOT, RoadServices, python_path
 from jobs.teacher_session import BASE_URL_ENV
@@ -40,6 +41,7 @@ def walk(config: RoadConfig, *, restart: Sequence[str] = ()) -> None:
     Raises:
         MossError: what is wrong before anything starts, or `StageFailedError`.
     """
+    check_layout()
     plan = make_plan(config)
     folder = record_folder(plan.workspace, config.run_id, plan.name)
     with RoadLock(folder), _interrupted_by_sigterm():
@@ -104,10 +106,11 @@ def views(plan: RoadPlan) -> list[StageView]:
 def _run_stages(plan: RoadPlan, services: RoadServices) -> None:
     config = plan.config
     env = {"PYTHONUNBUFFERED": "1"}
+    if config.address is None:
+        check_machine(config, plan.workspace)
     if plan.road.teacher_needed:
         env[BASE_URL_ENV] = services.teacher().base_url or ""
     if config.address is None:
-        check_machine(config, plan.workspace)
         address, runtime_env = services.cluster().dashboard_url, {}
         env["PYTHONPATH"] = python_path()
     else:
@@ -162,7 +165,9 @@ def print_results(plan: RoadPlan) -> None:
             print(f"full report: {storage.join(plan.folder(stage), 'report.html')}")
     for stage in plan.road.stages:
         if stage.kind == "service":
-            print(f"chat page: {service_url(plan.folder(stage)) or 'does not answer'}")
+            served = plan.manifest(stage)
+            url = service_url(plan.folder(stage), served.model_name) if served else None
+            print(f"chat page: {url or 'does not answer; run the road again to deploy it'}")
 
 
 @contextmanager
