@@ -7,7 +7,9 @@ otherwise have to infer block by block.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -28,6 +30,7 @@ from moss.teacher import Endpoint, Teacher
 
 Batch = dict[str, "np.ndarray[tuple[int], np.dtype[np.object_]]"]
 ROW = "row"
+CLOSE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,14 @@ class Caller:
         self._setup = setup
         self._ledger = Ledger(setup.ledger_folder)
         self._teacher: Teacher | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __del__(self) -> None:
+        """Close connections when Ray ends the actor; the loop runs in a thread of its own."""
+        if self._teacher is not None and self._loop is not None and self._loop.is_running():
+            with contextlib.suppress(Exception):
+                closing = asyncio.run_coroutine_threadsafe(self._teacher.close(), self._loop)
+                closing.result(CLOSE_TIMEOUT_S)
 
     async def __call__(self, batch: Batch) -> AsyncIterator[Batch]:
         """Rows in, rows out, in the same order."""
@@ -62,6 +73,7 @@ class Caller:
     async def _carry(self, text: str) -> Row:
         setup = self._setup
         if self._teacher is None:  # made here: the client belongs to the loop that runs batches
+            self._loop = asyncio.get_running_loop()
             self._teacher = Teacher(
                 setup.teacher,
                 setup.endpoint,
@@ -139,6 +151,8 @@ def _dataset(
 ) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # our own live line says it
     context.execution_options.preserve_order = True
     items = [{ROW: json.dumps(row, ensure_ascii=False)} for row in rows]
     num_blocks = -(-len(items) // config.block_rows)

@@ -26,7 +26,7 @@ def collect_prompts(
     notes: list[str] = []
     if served is None:
         visits = visitor_rows(config.visitors, seed=config.seed)
-        visitor = SimulateVisitor(session.teacher.model("user_simulator"), config.sampling)
+        visitor = SimulateVisitor(session.teacher.model("user_simulator"), config.visitors.sampling)
         served = session.ask(visits, visitor)
         counts["visit"] = status_counts(served)
         notes.append(SIMULATED_NOTE)

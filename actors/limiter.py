@@ -31,6 +31,10 @@ class TeacherLimiter:
         """Slots the holder may use from now on."""
         return self._leases.renew(holder, in_use=in_use, now=time.monotonic())
 
+    def release(self, holder: str) -> None:
+        """The holder ends."""
+        self._leases.release(holder)
+
     def reserve(self, tokens: int, usd: Decimal) -> str:
         """Set the worst case aside; returns why not, or an empty string."""
         try:
@@ -99,6 +103,12 @@ class LeasedLimits:
         """Report what was spent, without waiting."""
         if self._is_capped:
             self._limiter.settle.remote(reserved, spent)
+
+    async def close(self) -> None:
+        """Release the lease, so that the next caller need not wait for it to run out."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await _bounded(self._limiter.release.remote(self._holder), what="a lease to end")
 
     async def _renew_forever(self) -> None:
         try:

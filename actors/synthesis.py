@@ -22,14 +22,9 @@ from moss.synthesis_rows import Outcome, status_counts
 
 
 def extend(
-    coordinator: Coordinator,
-    recipes: Mapping[str, ExtendPrompts],
-    session: TeacherSession,
+    coordinator: Coordinator, recipe: ExtendPrompts, session: TeacherSession
 ) -> tuple[list[Row], list[Row]]:
     """Run rounds of Self-Instruct until the coordinator has enough.
-
-    Args:
-        recipes: bucket -> recipe of its calls; buckets of one recipe share a Ray Data execution.
 
     Returns: one row per iteration, and one per candidate prompt with `bucket`, `text`.
     """
@@ -37,10 +32,8 @@ def extend(
     candidates: list[Row] = []
     num_accepted = 0
     while planned := coordinator.plan_round():
-        answered: dict[str, Row] = {}
-        for recipe in dict.fromkeys(recipes[item.bucket] for item in planned):
-            rows = [_iteration_row(item) for item in planned if recipes[item.bucket] == recipe]
-            answered |= {str(r["id"]): r for r in session.ask(rows, recipe, advance=False)}
+        rows = session.ask([_iteration_row(item) for item in planned], recipe, advance=False)
+        answered = {str(row["id"]): row for row in rows}
         accepted = Counter({item.bucket: 0 for item in planned})
         for item in sorted(planned, key=lambda iteration: iteration.id):
             row = answered[item.id]
@@ -75,8 +68,7 @@ def synthesize_prompts(
         seed=config.seed,
     )
     recipe = ExtendPrompts(session.teacher.model("prompts"), config.self_instruct)
-    buckets = quotas_of(config.quotas)
-    asked, candidates = extend(coordinator, dict.fromkeys(buckets, recipe), session)
+    asked, candidates = extend(coordinator, recipe, session)
     imported, notes = red_team_rows(config, red_team)
     notes += [
         f"bucket {bucket} is {missing} prompts short of its quota"

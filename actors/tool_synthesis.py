@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from actors.session import TeacherSession
@@ -21,18 +22,31 @@ from moss.types import Language, ToolName
 
 
 class DeployedTools:
-    """The service's own tools, built at the first call in the actor that uses them."""
+    """The service's own tools, built at the first call in the actor that uses them.
 
-    def __init__(self, config: ToolsConfig) -> None:
+    Few turns run at once, so that no call spends its time limit in a queue.
+    """
+
+    def __init__(self, config: ToolsConfig, *, concurrency: int, max_attempts: int) -> None:
         self._config = config
+        self._concurrency = concurrency
+        self._max_attempts = max_attempts
         self._tools: dict[ToolName, Tool] | None = None
+        self._slots: asyncio.Semaphore | None = None
 
     async def run(self, commands: Sequence[Command]) -> tuple[ToolResult, ...]:
-        """Run the commands of one turn; see `moss.tools.registry.run_commands`."""
-        if self._tools is None:
+        """Run the commands of one turn, again while one of them has no result."""
+        if self._tools is None or self._slots is None:
             self._tools = build_tools(self._config)
-        finished = await run_commands(self._tools, commands, max_calls=self._config.max_calls)
-        return tuple(call.result for call in finished)
+            self._slots = asyncio.Semaphore(self._concurrency)
+        results: tuple[ToolResult, ...] = ()
+        async with self._slots:
+            for _ in range(self._max_attempts):
+                calls = await run_commands(self._tools, commands, max_calls=self._config.max_calls)
+                results = tuple(call.result for call in calls)
+                if all(result.ok for result in results):
+                    break
+        return results
 
 
 def synthesize_tool_conversations(
@@ -50,9 +64,12 @@ def synthesize_tool_conversations(
     """
     asked, queries = _extend_queries(config, session, demonstrations)
     planner = Planner(session.teacher.model("tools"), config, demonstrations)
+    tools = DeployedTools(
+        config.tools, concurrency=config.tool_concurrency, max_attempts=config.max_tool_attempts
+    )
     positive = session.ask(
         tool_query_rows(config, queries),
-        ToolConversation(planner, DeployedTools(config.tools), session.teacher.model("difficulty")),
+        ToolConversation(planner, tools, session.teacher.model("difficulty")),
     )
     negative, notes = negative_rows(config, conversations, num_tool_rows=len(positive))
     switched = session.ask(negative, NegativeExample(planner))
@@ -91,11 +108,7 @@ def _extend_queries(
     coordinator = Coordinator(
         quotas, seeds, config=config.self_instruct, dedup=config.dedup, seed=config.seed
     )
-    model = session.teacher.model("tools")
-    recipes = {
-        bucket: ExtendPrompts(
-            model, config.self_instruct, template="tool_queries", tool=bucket_of(bucket)[0]
-        )
-        for bucket in quotas
-    }
-    return extend(coordinator, recipes, session)
+    recipe = ExtendPrompts(
+        session.teacher.model("tools"), config.self_instruct, template="tool_queries"
+    )
+    return extend(coordinator, recipe, session)

@@ -15,14 +15,15 @@ from pathlib import Path
 
 from moss import storage
 from moss.config.synthesis import DedupConfig, SamplingConfig, VisitorsConfig
-from moss.conversations import parse_user_message, simulator_messages
+from moss.conversations import language_of
 from moss.dedup import cluster_sizes, deduplicate, detect_language, is_too_short
 from moss.errors import DataError, TeacherResponseError
 from moss.recipes import Calls, Row, Sampling, stable_unit, text_of
 from moss.scrub import scrub
+from moss.selfinstruct import Example, parse_prompts, render_examples
+from moss.templates import load_template
 from moss.turns import choose_weighted
-from moss.types import Language
-from moss.usecases import USE_CASES
+from moss.usecases import USE_CASES, example_of
 
 _SQLITE = (".sqlite", ".sqlite3", ".db")
 _STORE_QUERY = "SELECT prompt AS text, consent FROM turn ORDER BY created_at, id"
@@ -89,25 +90,32 @@ def visitor_rows(config: VisitorsConfig, *, seed: int) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class SimulateVisitor:
-    """Recipe of one visit: adds `text`, the first message of a simulated user."""
+    """Recipe of one visit: adds `text`, a prompt of the visitor's use case.
+
+    It is asked for as Self-Instruct asks, with the use case's example, so that language and topic
+    are those of the visit.
+    """
 
     model: str
     sampling: SamplingConfig
     step: str = "visit"
 
     async def run(self, row: Row, calls: Calls) -> Row:
-        """Ask the user simulator to open a conversation.
+        """Ask once.
 
         Raises:
-            TeacherResponseError: it ended the conversation instead.
+            TeacherResponseError: no prompt in the answer.
         """
-        language: Language = "zh" if row["language"] == "zh" else "en"
-        messages = simulator_messages((), language, topic=text_of(row, "topic"))
-        answer = await calls.chat(self.model, messages, Sampling(self.sampling), step=self.step)
-        message = parse_user_message(answer.text)
-        if message is None:
+        language = language_of(row)
+        example = Example("example", example_of(text_of(row, "topic"), language))
+        prompt = load_template("extend_prompts", language).render(
+            examples=render_examples([example]), count=1
+        )
+        answer = await calls.ask(self.model, prompt, Sampling(self.sampling), step=self.step)
+        texts = parse_prompts(answer.text, count=1, is_truncated=False)
+        if not texts:
             raise TeacherResponseError("the simulated visitor said nothing")
-        return {"text": message, "model": self.model}
+        return {"text": texts[0], "model": self.model}
 
 
 def clean(rows: Sequence[Row], dedup: DedupConfig) -> list[Row]:

@@ -33,6 +33,7 @@ END_OF_CHAT = "<end>"
 _END_MARKER = re.compile(r"<eo[a-z]>")
 _HUMAN = re.compile(r"\[Human\][ \t]*[:：]", re.IGNORECASE)
 _MOSS = re.compile(r"\[MOSS\][ \t]*[:：]", re.IGNORECASE)
+_TURN_END = re.compile(f"{_END_MARKER.pattern}|{_HUMAN.pattern}|{_MOSS.pattern}", re.IGNORECASE)
 _STOPS = ("[Human]:", "<eor>")
 MAX_REPLY_CHARACTERS = 20_000
 
@@ -51,8 +52,9 @@ def parse_reply(completion: str) -> str:
     Raises:
         TeacherResponseError: there is none.
     """
-    after_header = _MOSS.split(completion, maxsplit=1)[-1]
-    reply = _END_MARKER.split(_HUMAN.split(after_header, maxsplit=1)[0], maxsplit=1)[0].strip()
+    text = completion.lstrip()
+    header = _MOSS.match(text)
+    reply = _TURN_END.split(text[header.end() :] if header else text, maxsplit=1)[0].strip()
     if not reply:
         raise TeacherResponseError(f"no reply of MOSS in the completion {completion[:120]!r}")
     if len(reply) > MAX_REPLY_CHARACTERS:

@@ -113,7 +113,7 @@ class LeaseTable:
     is taken for dead.
     """
 
-    def __init__(self, cap: int, *, lease_s: float = 30.0) -> None:
+    def __init__(self, cap: int, *, lease_s: float = 10.0) -> None:
         self._cap = cap
         self._lease_s = lease_s
         self._grants: dict[str, int] = {}
@@ -155,3 +155,6 @@ class Limits(Protocol):
 
     def settle(self, reserved: Spend, spent: Spend) -> None:
         """Report the true figure."""
+
+    async def close(self) -> None:
+        """Hand everything back."""

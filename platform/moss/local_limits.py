@@ -29,3 +29,6 @@ class LocalLimits:
     def settle(self, reserved: Spend, spent: Spend) -> None:
         """Settle in the budget."""
         self._budget.settle(reserved, spent)
+
+    async def close(self) -> None:
+        """Nothing is held beyond the process."""

@@ -11,11 +11,12 @@ began, which makes the outcome independent of how many workers run and of when t
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 from moss.config.synthesis import DedupConfig, SelfInstructConfig
 from moss.dedup import DuplicateIndex, is_too_short
@@ -23,6 +24,11 @@ from moss.errors import TeacherResponseError
 from moss.recipes import Calls, Row, Sampling, stable_int, text_of
 from moss.templates import load_template
 from moss.types import Language
+
+MARGIN = 1.2
+"""Calls planned over those that should meet a quota: a further round costs more than some calls."""
+MIN_YIELD = 0.1
+"""Least share of new prompts that a plan assumes, so that a poor start does not plan too many."""
 
 _ITEM = re.compile(r"^[ \t]*\[Question (\d+)\][ \t]*[:：]?", re.MULTILINE)
 
@@ -70,6 +76,13 @@ class _Bucket:
     synthetic: list[Example] = field(default_factory=list)
     next_iteration: int = 1
     is_exhausted: bool = False
+    num_candidates: int = 0
+
+    def iterations_wanted(self, num_prompts: int) -> int:
+        """Calls that meet the quota, with a margin, if they yield what the calls so far did."""
+        missing = self.quota - len(self.synthetic)
+        share = len(self.synthetic) / self.num_candidates if self.num_candidates else 1.0
+        return math.ceil(MARGIN * missing / (num_prompts * max(share, MIN_YIELD)))
 
 
 def render_examples(examples: Sequence[Example]) -> str:
@@ -107,9 +120,8 @@ class ExtendPrompts:
 
     model: str
     config: SelfInstructConfig
-    template: str = "extend_prompts"
-    """Template with the slots `examples` and `count`, and `tool` where `tool` is set."""
-    tool: str | None = None
+    template: Literal["extend_prompts", "tool_queries"] = "extend_prompts"
+    """`tool_queries` names the row's category, a tool, besides the examples."""
     step: str = "extend"
 
     async def run(self, row: Row, calls: Calls) -> Row:
@@ -119,7 +131,7 @@ class ExtendPrompts:
             TeacherResponseError: no prompt in the answer.
         """
         language = cast(Language, text_of(row, "language"))
-        slots = {"tool": self.tool} if self.tool is not None else {}
+        slots = {"tool": text_of(row, "category")} if self.template == "tool_queries" else {}
         prompt = load_template(self.template, language).render(
             examples=text_of(row, "examples"), count=self.config.num_prompts, **slots
         )
@@ -170,15 +182,14 @@ class Coordinator:
     def plan_round(self) -> list[Iteration]:
         """Iterations of the next round; empty when nothing is left to do.
 
-        A round holds what each bucket still needs if every call gave its full count, at most
-        `round_iterations` a bucket, and never crosses from seeds-only into mixed examples.
+        A round holds what each bucket still needs at its yield so far, at most `round_iterations`
+        a bucket, and never crosses from seeds-only into mixed examples.
         """
         planned: list[Iteration] = []
         for bucket, state in self._buckets.items():
-            missing = state.quota - len(state.synthetic)
-            if missing <= 0 or state.is_exhausted:
+            wanted = state.iterations_wanted(self._config.num_prompts)
+            if wanted <= 0 or state.is_exhausted:
                 continue
-            wanted = -(-missing // self._config.num_prompts)
             first = state.next_iteration
             last = min(first + min(wanted, self._config.round_iterations), self._last() + 1)
             if first <= self._config.seed_only_iterations:
@@ -195,6 +206,7 @@ class Coordinator:
         state = self._buckets[iteration.bucket]
         parents = tuple(example.id for example in iteration.examples)
         candidates = []
+        state.num_candidates += max(len(texts), 1)
         for position, text in enumerate(texts, 1):
             candidate_id = f"{iteration.id}-{position}"
             status, reason = self._judge(state, candidate_id, text)

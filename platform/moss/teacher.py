@@ -133,6 +133,11 @@ class Teacher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections, hand back what the limits lent."""
+        await self._limits.close()
         await self._client.close()
 
     async def complete(self, request: TeacherRequest) -> TeacherAnswer:

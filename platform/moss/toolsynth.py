@@ -57,7 +57,7 @@ def parse_plan(text: str) -> Plan:
     Raises:
         TeacherResponseError: no Commands line, or commands outside the grammar.
     """
-    found = _PLAN.search(text if _THOUGHTS.match(text) else f"Inner thoughts: {text}")
+    found = _PLAN.search(text if _THOUGHTS.match(text) else f"Inner thoughts:\n{text}")
     if found is None:
         raise TeacherResponseError(f"no 'Commands:' line in the plan {text[:120]!r}")
     thoughts = " ".join((found["thoughts"]).split()) or None

@@ -16,6 +16,7 @@ from moss.conversations import language_of
 from moss.errors import TeacherResponseError
 from moss.recipes import Calls, Row, Sampling, stable_unit, text_of
 from moss.templates import load_template
+from moss.types import Language
 
 USE_CASES: Final[dict[str, float]] = {
     "Open QA": 53.1,
@@ -45,15 +46,28 @@ DOMAINS: Final[dict[str, str]] = {
 
 EXAMPLES: Final[dict[str, tuple[str, str]]] = {
     "Open QA": ("What is the capital of Norway?", "挪威的首都是哪里？"),
-    "Code": ("Write a Python function that reverses a list.", "用Python写一个反转列表的函数。"),
-    "Chat": ("Hello, how is your day?", "你好，今天过得怎么样？"),
+    "Code": (
+        "Write a Python function that adds 4 to a number.",
+        "写一个Python函数，把一个数加上4。",
+    ),
+    "Chat": ("I feel happy because of my garden.", "因为花园，我很高兴。"),
     "Generation": ("Write a short poem about rain.", "写一首关于雨的短诗。"),
     "Math & Reasoning": ("What is 15*4+2?", "15*4+2等于多少？"),
-    "Brainstorming": ("Give me three ideas for a garden party.", "给我三个花园聚会的点子。"),
+    "Brainstorming": ("What are some ideas for saving money?", "省钱有什么好点子？"),
     "Role-playing": ("Act as a tour guide in Rome.", "请扮演一位罗马的导游。"),
-    "NLP Tasks": ("Translate this sentence: good night.", "翻译这句话：晚安。"),
+    "NLP Tasks": (
+        "Is this sentence positive or negative? The soup was cold.",
+        "这句话是正面还是负面？汤很冷。",
+    ),
 }
-"""One example per class and language for the few-shot prompt (section 6)."""
+"""One example per class, English and Chinese, for the few-shot prompt (section 6)."""
+
+
+def example_of(use_case: str, language: Language) -> str:
+    """The example of a class in one language."""
+    english, chinese = EXAMPLES[use_case]
+    return english if language == "en" else chinese
+
 
 _LETTERS = re.compile(r"[^a-z&]+")
 _DIFFICULTY = re.compile(r"(?<![\d.])([1-5])(?![\d.])")
@@ -97,9 +111,8 @@ class ClassifyPrompt:
     async def run(self, row: Row, calls: Calls) -> Row:
         """Ask for the class, then for the difficulty."""
         language, prompt = language_of(row), text_of(row, "text")
-        position = 0 if language == "en" else 1
         examples = "\n".join(
-            f"Prompt: {texts[position]}\nClass: {name}" for name, texts in EXAMPLES.items()
+            f"Prompt: {example_of(name, language)}\nClass: {name}" for name in USE_CASES
         )
         question = load_template("classify_use_case", language).render(
             classes=", ".join(USE_CASES), examples=examples, prompt=prompt

@@ -35,18 +35,7 @@ def test_the_smallest_id_wins_whatever_the_order() -> None:
 
 def test_near_duplicates_agree_with_a_plain_jaccard_oracle() -> None:
     rng = random.Random(0)
-    words = [
-        "river",
-        "stone",
-        "cloud",
-        "market",
-        "window",
-        "garden",
-        "letter",
-        "pocket",
-        "summer",
-        "yellow",
-    ]
+    words = ["river", "stone", "cloud", "market", "window", "garden", "letter"]
     texts = [(f"{n:03d}", " ".join(rng.choices(words, k=rng.randint(4, 8)))) for n in range(150)]
     kept: list[tuple[str, str]] = []
     for text_id, text in texts:

@@ -177,6 +177,10 @@ class SynthesizeToolConversationsConfig(SynthesisConfig):
     """Chance of each tool that is not needed to be on."""
     min_difficulty: int = Field(1, ge=1, le=5)
     """Queries rated below are filtered; 1 keeps all and asks nothing (section 8.1, step 2)."""
+    tool_concurrency: int = Field(2, ge=1)
+    """Turns whose commands run at once in one caller; a tool's time limit includes its queue."""
+    max_tool_attempts: int = Field(3, ge=1)
+    """Tries of a turn's commands while one has no result; a busy machine is no property of data."""
     max_plan_attempts: int = Field(3, ge=1)
     """Tries for commands that parse and name enabled tools only."""
     num_demonstrations: int = Field(4, ge=1)
@@ -195,6 +199,7 @@ class VisitorsConfig(Config):
     num_prompts: int = Field(400, ge=1)
     consent_share: float = Field(0.95, ge=0, le=1)
     zh_share: float = Field(0.5, ge=0, le=1)
+    sampling: SamplingConfig = SamplingConfig(max_tokens=128)
 
 
 COLLECT_ROLES: tuple[TeacherRole, ...] = ("user_simulator", "classifier", "difficulty")
