@@ -1,0 +1,183 @@
+"""One PPO update of real models: invariant to micro-batches, resumable, and it learns."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from moss.config.ppo import ActorConfig, PPOConfig, SamplingParams
+from moss.errors import DataError
+from moss.experience import ScoredRollouts, drop_failed, make_experience, plan_minibatches
+from moss.forward import evaluate_tokens, response_logprobs, response_values
+from moss.learner import Learner, policy_part, value_part
+from moss.models import ValueModel, load_policy
+from moss.rollouts import Floats, Rollout, RolloutBatch, SampleRequest
+from moss.sampling import TransformersSampler
+
+ACTOR = ActorConfig()
+CPU = torch.device("cpu")
+PARAMS = SamplingParams(max_new_tokens=8)
+
+
+def config(**changes: object) -> PPOConfig:
+    base: dict[str, object] = {
+        "num_rollouts": 16,
+        "num_minibatches": 2,
+        "micro_batch_size": 8,
+        "policy_learning_rate": 1e-3,
+        "critic_learning_rate": 1e-3,
+    }
+    return PPOConfig.model_validate(base | changes)
+
+
+class Players:
+    """Policy, reference and critic with their learners, in this process."""
+
+    def __init__(self, checkpoint: Path, ppo: PPOConfig) -> None:
+        torch.manual_seed(0)
+        self.ppo = ppo
+        self.policy, self.reference = load_policy(checkpoint), load_policy(checkpoint)
+        self.critic = ValueModel(load_policy(checkpoint).base_model)
+        self.sampler = TransformersSampler(self.policy, pad_id=0)
+        self.policy_learner = Learner(
+            self.policy, ppo, ACTOR, peak_learning_rate=ppo.policy_learning_rate, num_steps=40
+        )
+        self.critic_learner = Learner(
+            self.critic, ppo, ACTOR, peak_learning_rate=ppo.critic_learning_rate, num_steps=40
+        )
+
+    def score(self, iteration: int) -> ScoredRollouts:
+        """Rollouts with the share of even tokens as score."""
+        requests = [
+            SampleRequest([5, 6, 7, *range(8, 8 + row % 4)], 1000 * iteration + row)
+            for row in range(self.ppo.num_rollouts)
+        ]
+        batch = RolloutBatch.from_rollouts(self.sampler.generate(requests, PARAMS, [9]), pad_id=0)
+        even = (batch.tokens_BT % 2 == 0) & batch.mask_BT
+        return ScoredRollouts(
+            rollouts=batch,
+            scores_B=(even.sum(1) / batch.mask_BT.sum(1)).astype(np.float32),
+            logprobs_BT=self.logprobs(self.policy, batch),
+            reference_logprobs_BT=self.logprobs(self.reference, batch),
+            values_BT=evaluate_tokens(
+                lambda tokens, mask: response_values(self.critic, tokens, mask),
+                batch,
+                device=CPU,
+                max_rows=8,
+            ),
+        )
+
+    def logprobs(self, model: torch.nn.Module, batch: RolloutBatch) -> Floats:
+        return evaluate_tokens(
+            lambda tokens, mask: response_logprobs(model, tokens, mask, temperature=1.0),
+            batch,
+            device=CPU,
+            max_rows=8,
+        )
+
+    def step(self, iteration: int) -> float:
+        experience, report = make_experience(self.score(iteration), self.ppo, score_scale=1.0)
+        plan = plan_minibatches(experience, self.ppo, seed=iteration)
+        self.policy_learner.update(experience, plan, policy_part(self.ppo, temperature=1.0))
+        self.critic_learner.update(experience, plan, value_part(self.ppo))
+        return report.score
+
+
+@pytest.mark.slow
+def test_ppo_raises_a_reward_that_the_policy_can_reach(tiny_checkpoint: Path) -> None:
+    ppo = config(
+        num_rollouts=64,
+        micro_batch_size=32,
+        policy_learning_rate=3e-3,
+        critic_learning_rate=3e-3,
+        kl_coefficient=0.001,
+        whiten_advantages=True,
+    )
+    players = Players(tiny_checkpoint, ppo)
+    scores = [players.step(iteration) for iteration in range(20)]
+    assert np.mean(scores[-5:]) > np.mean(scores[:5]) + 0.2, scores
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 16])
+def test_an_update_does_not_depend_on_the_micro_batch(
+    tiny_checkpoint: Path, micro_batch_size: int
+) -> None:
+    whole = Players(tiny_checkpoint, config(micro_batch_size=16))
+    cut = Players(tiny_checkpoint, config(micro_batch_size=micro_batch_size))
+    experience, _ = make_experience(whole.score(0), whole.ppo, score_scale=1.0)
+    plan = plan_minibatches(experience, whole.ppo, seed=0)
+    part = policy_part(whole.ppo, temperature=1.0)
+    expected = whole.policy_learner.update(experience, plan, part)
+    report = cut.policy_learner.update(experience, plan, part)
+    assert report.loss == pytest.approx(expected.loss, abs=1e-5)
+    assert report.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-3)
+    assert report.approximate_kl == pytest.approx(expected.approximate_kl, abs=1e-5)
+
+
+def test_garbage_in_padding_changes_nothing(tiny_checkpoint: Path) -> None:
+    players = Players(tiny_checkpoint, config())
+    scored = players.score(0)
+    clean, _ = make_experience(scored, players.ppo, score_scale=1.0)
+    for name in ("logprobs_BT", "reference_logprobs_BT", "values_BT"):
+        getattr(scored, name)[~scored.rollouts.mask_BT] = np.nan
+    scored.rollouts.tokens_BT[
+        np.arange(scored.rollouts.tokens_BT.shape[1]) >= scored.rollouts.lengths_B[:, None]
+    ] = 77
+    dirty, _ = make_experience(scored, players.ppo, score_scale=1.0)
+    assert np.array_equal(clean.advantages_BT, dirty.advantages_BT)
+    plan = plan_minibatches(dirty, players.ppo, seed=0)
+    part = policy_part(players.ppo, temperature=1.0)
+    other = Players(tiny_checkpoint, config())
+    assert players.policy_learner.update(dirty, plan, part) == other.policy_learner.update(
+        clean, plan, part
+    )
+
+
+def test_a_learner_goes_on_exactly_where_it_was_saved(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    players = Players(tiny_checkpoint, config())
+    players.step(0)
+    players.policy_learner.save(str(tmp_path / "policy"))
+    experience, _ = make_experience(players.score(1), players.ppo, score_scale=1.0)
+    plan = plan_minibatches(experience, players.ppo, seed=1)
+    part = policy_part(players.ppo, temperature=1.0)
+    expected = players.policy_learner.update(experience, plan, part)
+    other = Players(tiny_checkpoint, config())
+    other.policy_learner.load(str(tmp_path / "policy"))
+    assert other.policy_learner.update(experience, plan, part) == expected
+    weights = other.policy_learner.weights()
+    assert all(torch.equal(weights[k], v) for k, v in players.policy_learner.weights().items())
+
+
+def test_a_failed_reward_takes_its_rollout_out_with_a_reason(tiny_checkpoint: Path) -> None:
+    scored = Players(tiny_checkpoint, config()).score(0)
+    kept, dropped = drop_failed(scored, {3: "no answer", 0: "nan"})
+    assert kept.rollouts.num_rollouts == len(kept.scores_B) == 14
+    assert np.array_equal(kept.scores_B, np.delete(scored.scores_B, [0, 3]))
+    assert dropped == [{"row": "0", "reason": "nan"}, {"row": "3", "reason": "no answer"}]
+    with pytest.raises(DataError, match="all 16 rewards"):
+        drop_failed(scored, dict.fromkeys(range(16), "endpoint down"))
+
+
+def test_every_row_is_in_one_minibatch_of_each_epoch_next_to_rows_of_like_length() -> None:
+    rollouts = [
+        Rollout([1] * (1 + row % 5), [2] * (1 + row % 7), [0.0] * (1 + row % 7), 0, "stop")
+        for row in range(15)
+    ]
+    batch = RolloutBatch.from_rollouts(rollouts, pad_id=0)
+    zeros = np.zeros(batch.tokens_BT.shape, np.float32)
+    scored = ScoredRollouts(batch, np.zeros(15, np.float32), zeros, zeros, zeros)
+    ppo = config(num_epochs=2, num_minibatches=4)
+    experience, _ = make_experience(scored, ppo, score_scale=1.0)
+    plan = plan_minibatches(experience, ppo, seed=3)
+    assert len(plan) == 8
+    for epoch in (plan[:4], plan[4:]):
+        assert sorted(row for rows in epoch for row in rows) == list(range(15))
+        lengths = sorted([int(batch.lengths_B[row]) for row in rows] for rows in epoch)
+        for shorter, longer in pairwise(lengths):
+            assert max(shorter) <= min(longer)

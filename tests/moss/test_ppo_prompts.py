@@ -1,0 +1,53 @@
+"""PPO's prompts: drawn by seed and iteration alone; the config's refusals say the arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+
+from moss.config.base import parse_config
+from moss.config.ppo import PPOConfig, TrainPPOConfig
+from moss.errors import ConfigError
+from moss.ppo_prompts import PromptSet
+
+PROMPTS = PromptSet(tuple(map(str, range(10))), tuple([row] for row in range(10)), 0, seed=7)
+
+
+def test_each_pass_takes_every_prompt_once_in_its_own_order() -> None:
+    drawn = [request.prompt_ids[0] for i in range(5) for request in PROMPTS.batch(i, 4)]
+    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
+    assert drawn[:10] != drawn[10:]
+
+
+def test_an_iteration_draws_the_same_whenever_it_is_asked() -> None:
+    assert PROMPTS.batch(3, 4) == PROMPTS.batch(3, 4)
+    seeds = [request.seed for i in range(50) for request in PROMPTS.batch(i, 4)]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_one_pass_is_the_number_of_whole_batches() -> None:
+    assert PROMPTS.num_iterations(4) == 2
+    assert PROMPTS.num_iterations(32) == 1
+
+
+def test_warm_up_is_the_papers_tenth_of_3125_steps() -> None:
+    ppo = PPOConfig()
+    steps = ppo.num_optimizer_steps(100_000 // ppo.num_rollouts)
+    factors = [ppo.warmup_factor(step, steps) for step in range(steps)]
+    assert steps == 3125
+    assert sum(factor < 1 for factor in factors) == 311
+    assert factors[311] == factors[-1] == 1.0
+    assert 0 < factors[0] < factors[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"ppo": {"num_rollouts": 32, "num_minibatches": 5}}, r"6\.40 each"),
+        ({"actors": {"policy": {"num_ranks": 2}}}, "trained role runs in 1"),
+        ({"rollout": {"sampling": {"temperature": 0}}}, "explores nothing"),
+        ({"ppo": {"clip_rang": 0.2}}, "did you mean 'clip_range'"),
+    ],
+)
+def test_mistakes_are_refused_with_the_reason(data: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(TrainPPOConfig, data, source="test")
