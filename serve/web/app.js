@@ -1,4 +1,4 @@
-import { EXAMPLES, WORDS, element, showText } from "/static/text.js";
+import { EXAMPLES, WORDS, element, icon, showText } from "/static/text.js";
 
 const $ = (id) => document.getElementById(id);
 const saved = (name, otherwise) => localStorage.getItem(name) ?? otherwise;
@@ -98,9 +98,9 @@ class Exchange {
       ?? this.step("", `${item.api}("${item.argument}")`, "");
     step.className = `step ${item.ok ? "done" : "failed"}`;
     step.querySelector("pre").textContent = item.text;
-    if (!item.text.includes("\n") && item.text.length <= 40) {
-      step.querySelector("summary").append(element("span", "value", item.text));
-    }
+    const value = item.text.replace(/^'(.*)'$/, "$1");
+    const isShort = value.length <= 40 && !value.includes("\n") && !value.startsWith("<|");
+    if (isShort) step.querySelector("summary").append(element("span", "value", value));
   }
 
   reference(item) {
@@ -125,16 +125,17 @@ class Exchange {
 
   finish(isLast) {
     this.actions.replaceChildren();
-    const add = (label, sign, act) => {
-      const button = element("button", "icon small", sign);
+    const add = (label, act) => {
+      const button = element("button", "icon small");
+      button.append(icon(label));
       button.title = word(label);
       button.setAttribute("aria-label", word(label));
       button.addEventListener("click", act);
       this.actions.append(button);
       return button;
     };
-    add("copy", "⧉", () => navigator.clipboard.writeText(this.text));
-    if (isLast) add("regenerate", "↻", () => regenerate(this));
+    add("copy", () => navigator.clipboard.writeText(this.text));
+    if (isLast) add("regenerate", () => regenerate(this));
     if (!this.id) return;
     const buttons = {};
     const rate = async (value) => {
@@ -149,8 +150,8 @@ class Exchange {
         button.setAttribute("aria-pressed", String(this.rating === Number(value)));
       }
     };
-    buttons[1] = add("good", "👍", () => rate(1));
-    buttons[-1] = add("bad", "👎", () => rate(-1));
+    buttons[1] = add("good", () => rate(1));
+    buttons[-1] = add("bad", () => rate(-1));
     show();
   }
 }
@@ -231,7 +232,8 @@ async function loadHistory() {
     const open = element("button", "entry", row.title);
     open.setAttribute("aria-current", String(row.id === state.conversation));
     open.addEventListener("click", () => openConversation(row.id));
-    const remove = element("button", "icon small", "✕");
+    const remove = element("button", "icon small");
+    remove.append(icon("remove"));
     remove.setAttribute("aria-label", word("remove"));
     remove.addEventListener("click", () => removeConversation(row.id));
     line.append(open, remove);

@@ -49,6 +49,26 @@ export function element(tag, className, text) {
   return node;
 }
 
+// Line drawings on a 24 x 24 field; emoji depend on fonts that many machines lack.
+const ICONS = {
+  copy: "M9 9h10v11H9z M5 15V4h10",
+  regenerate: "M20 11a8 8 0 1 0-2.3 5.7 M20 5v6h-6",
+  good: "M7 11v9H4v-9z M7 11l4-7c1.700 0 2.500 1 2.200 2.700L12.600 10H19c1 0 1.600.9 1.300 1.900l-1.900 6.600c-.3.900-1 1.500-1.900 1.500H7",
+  bad: "M17 13V4h3v9z M17 13l-4 7c-1.700 0-2.500-1-2.200-2.700l.6-3.300H5c-1 0-1.600-.9-1.300-1.900l1.900-6.600C5.900 4.600 6.600 4 7.500 4H17",
+  remove: "M6 6l12 12 M18 6L6 18",
+};
+
+export function icon(name) {
+  const space = "http://www.w3.org/2000/svg";
+  const drawing = document.createElementNS(space, "svg");
+  drawing.setAttribute("viewBox", "0 0 24 24");
+  drawing.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS(space, "path");
+  path.setAttribute("d", ICONS[name]);
+  drawing.append(path);
+  return drawing;
+}
+
 export function showText(node, text) {
   const pieces = [];
   let end = 0;
