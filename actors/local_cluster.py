@@ -197,6 +197,9 @@ def _launch(place: Path, num_cpus: int | None, object_store_memory_bytes: int) -
     bin_folder = str(Path(sys.executable).parent)
     environment |= {
         "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]),
+        # Threads that spin at a barrier starve everything else on a machine of few cores: a
+        # training step was measured five times slower beside other work.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
