@@ -14,6 +14,7 @@ import queue
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import ray
@@ -21,6 +22,7 @@ import ray.data
 from ray.actor import ActorHandle
 
 from actors.limiter import LeasedLimits
+from moss import errors
 from moss.config.synthesis import CallerConfig
 from moss.config.teacher import TeacherConfig
 from moss.errors import MossError, WaitTimeoutError
@@ -30,6 +32,8 @@ from moss.teacher import Endpoint, Teacher
 
 Batch = dict[str, "np.ndarray[tuple[int], np.dtype[np.object_]]"]
 ROW = "row"
+FATAL = "_fatal"
+"""Transport column: class and message of the error that ended a caller."""
 CLOSE_TIMEOUT_S = 5.0
 
 
@@ -48,7 +52,8 @@ class Caller:
     """Carries each row of a batch through a recipe; one instance per actor.
 
     A row that fails comes back as a row. An error that no row can escape (key, quota, endpoint
-    gone) is raised and ends the stage; what was paid until then is in the ledger.
+    gone) comes back in the column `FATAL`, because Ray Data keeps no exception's type; no further
+    call is made after it, and `stream_rows` raises it. What was paid is in the ledger.
     """
 
     def __init__(self, recipe: Recipe, setup: CallerSetup) -> None:
@@ -57,6 +62,7 @@ class Caller:
         self._ledger = Ledger(setup.ledger_folder)
         self._teacher: Teacher | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._fatal: MossError | None = None
 
     def __del__(self) -> None:
         """Close connections when Ray ends the actor; the loop runs in a thread of its own."""
@@ -71,6 +77,17 @@ class Caller:
         yield as_batch(rows)
 
     async def _carry(self, text: str) -> Row:
+        row: Row = json.loads(text)
+        try:
+            if self._fatal is None:
+                return await self._apply(row)
+        except MossError as error:
+            self._fatal = self._fatal or error
+        assert self._fatal is not None
+        fatal = [type(self._fatal).__name__, str(self._fatal)]
+        return {**row, "status": "failed", FATAL: fatal}
+
+    async def _apply(self, row: Row) -> Row:
         setup = self._setup
         if self._teacher is None:  # made here: the client belongs to the loop that runs batches
             self._loop = asyncio.get_running_loop()
@@ -82,7 +99,7 @@ class Caller:
             )
         return await apply_recipe(
             self._recipe,
-            json.loads(text),
+            row,
             teacher=self._teacher,
             config=setup.teacher,
             seed=setup.seed,
@@ -129,8 +146,9 @@ def stream_rows(
     if not rows:
         return
     finished: queue.SimpleQueue[Row | Exception | None] = queue.SimpleQueue()
+    stopped = threading.Event()
     dataset = _dataset(rows, stages, config)
-    threading.Thread(target=_drain, args=(dataset, finished), daemon=True).start()
+    threading.Thread(target=_drain, args=(dataset, finished, stopped), daemon=True).start()
     while True:
         try:
             item = finished.get(timeout=config.wait_s)
@@ -142,7 +160,10 @@ def stream_rows(
         if item is None:
             return
         if isinstance(item, Exception):
-            raise _original(item)
+            raise item
+        if FATAL in item:
+            stopped.set()
+            raise _fatal_error(item)
         yield item
 
 
@@ -171,9 +192,15 @@ def _dataset(
     return dataset
 
 
-def _drain(dataset: ray.data.Dataset, finished: queue.SimpleQueue[Row | Exception | None]) -> None:
+def _drain(
+    dataset: ray.data.Dataset,
+    finished: queue.SimpleQueue[Row | Exception | None],
+    stopped: threading.Event,
+) -> None:
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+            if stopped.is_set():
+                return
             for text in batch[ROW]:
                 finished.put(json.loads(text))
         finished.put(None)
@@ -181,17 +208,8 @@ def _drain(dataset: ray.data.Dataset, finished: queue.SimpleQueue[Row | Exceptio
         finished.put(error)
 
 
-def _original(error: BaseException) -> BaseException:
-    """The MossError inside Ray's wrappers, as its own plain class; else the error itself."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, MossError):
-            return _plain(inner)
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
-
-
-def _plain(error: MossError) -> MossError:
-    """Ray raises a subclass it makes on the fly; its message repeats the remote traceback."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, MossError) else error
+def _fatal_error(row: Row) -> MossError:
+    name, message = cast(list[str], row[FATAL])
+    error_class = getattr(errors, name, MossError)
+    assert issubclass(error_class, MossError)
+    return error_class(message)

@@ -13,8 +13,9 @@ from ray.actor import ActorHandle
 
 from moss.config.teacher import TeacherConfig
 from moss.errors import TeacherQuotaError, WaitTimeoutError
-from moss.limits import Budget, LeaseTable, Spend
+from moss.limits import BUDGET_POLL_S, BUDGET_WAIT_S, Budget, LeaseTable, Spend
 
+WAIT = "wait"
 RENEW_PERIOD_S = 0.5
 """How often a caller learns its share; also how long a newcomer waits for one."""
 REPLY_TIMEOUT_S = 30.0
@@ -36,12 +37,11 @@ class TeacherLimiter:
         self._leases.release(holder)
 
     def reserve(self, tokens: int, usd: Decimal) -> str:
-        """Set the worst case aside; returns why not, or an empty string."""
+        """Set the worst case aside: "" if done, `WAIT` to ask again, else why it cannot be."""
         try:
-            self._budget.reserve(Spend(tokens, usd))
+            return "" if self._budget.reserve(Spend(tokens, usd)) else WAIT
         except TeacherQuotaError as error:
             return str(error)
-        return ""
 
     def settle(self, reserved: Spend, spent: Spend) -> None:
         """Turn a reservation into what was spent."""
@@ -94,10 +94,19 @@ class LeasedLimits:
         """Reserve at the limiter; free of charge when nothing is capped."""
         if not self._is_capped:
             return
-        answer = self._limiter.reserve.remote(amount.tokens, amount.usd)
-        refusal = str(await _bounded(answer, what="a budget reservation"))
-        if refusal:
-            raise TeacherQuotaError(refusal)
+        deadline = time.monotonic() + BUDGET_WAIT_S
+        while time.monotonic() < deadline:
+            answer = self._limiter.reserve.remote(amount.tokens, amount.usd)
+            refusal = str(await _bounded(answer, what="a budget reservation"))
+            if not refusal:
+                return
+            if refusal != WAIT:
+                raise TeacherQuotaError(refusal)
+            await asyncio.sleep(BUDGET_POLL_S)
+        raise TeacherQuotaError(
+            f"the rest of the budget was set aside for {BUDGET_WAIT_S:g} s by requests that nobody "
+            "settled (a caller died); run again, paid answers are kept"
+        )
 
     def settle(self, reserved: Spend, spent: Spend) -> None:
         """Report what was spent, without waiting."""

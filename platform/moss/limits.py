@@ -78,26 +78,32 @@ class Budget:
         """Settled so far, earlier attempts of the run included."""
         return self._spent
 
-    def reserve(self, amount: Spend) -> None:
-        """Set `amount` aside.
+    def reserve(self, amount: Spend) -> bool:
+        """Set `amount` aside; False if it must wait until requests in flight are settled.
 
         Raises:
-            TeacherQuotaError: spent + reserved + amount would pass a cap; nothing is set aside.
+            TeacherQuotaError: it would pass a cap even if what is in flight cost nothing.
         """
-        after = self._spent + self._reserved + amount
+        needed = self._spent + amount
+        if self._cap_tokens is not None and needed.tokens > self._cap_tokens:
+            raise TeacherQuotaError(
+                f"token budget used up: {self._spent.tokens} spent, the next request may need "
+                f"{amount.tokens}, cap is {self._cap_tokens}; what was paid is kept: raise "
+                "teacher.budget_tokens and run again to go on"
+            )
+        if self._cap_usd is not None and needed.usd > self._cap_usd:
+            raise TeacherQuotaError(
+                f"money budget used up: ${self._spent.usd:.4f} spent, the next request may cost "
+                f"${amount.usd:.4f}, cap is ${self._cap_usd}; what was paid is kept: raise "
+                "teacher.budget_usd and run again to go on"
+            )
+        after = needed + self._reserved
         if self._cap_tokens is not None and after.tokens > self._cap_tokens:
-            raise TeacherQuotaError(
-                f"token budget used up: {self._spent.tokens} spent, {self._reserved.tokens} in "
-                f"flight, next request may need {amount.tokens}, cap is {self._cap_tokens}; what "
-                "was paid is kept: raise teacher.budget_tokens and run again to go on"
-            )
+            return False
         if self._cap_usd is not None and after.usd > self._cap_usd:
-            raise TeacherQuotaError(
-                f"money budget used up: ${self._spent.usd:.4f} spent, ${self._reserved.usd:.4f} in "
-                f"flight, next request may cost ${amount.usd:.4f}, cap is ${self._cap_usd}; what "
-                "was paid is kept: raise teacher.budget_usd and run again to go on"
-            )
+            return False
         self._reserved += amount
+        return True
 
     def settle(self, reserved: Spend, spent: Spend) -> None:
         """Turn a reservation into what was really spent (zero when nothing was sold)."""
@@ -141,6 +147,11 @@ class LeaseTable:
         return sum(self._grants.values())
 
 
+BUDGET_POLL_S = 0.05
+BUDGET_WAIT_S = 600.0
+"""Longest wait for requests in flight to be settled; a dead caller's are settled by nobody."""
+
+
 class Limits(Protocol):
     """What a `Teacher` asks before each request."""
 
@@ -151,7 +162,7 @@ class Limits(Protocol):
         """Hand the permission back."""
 
     async def reserve(self, amount: Spend) -> None:
-        """Set the worst case aside, or raise TeacherQuotaError."""
+        """Wait until the worst case is set aside, or raise TeacherQuotaError."""
 
     def settle(self, reserved: Spend, spent: Spend) -> None:
         """Report the true figure."""

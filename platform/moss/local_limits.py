@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from moss.limits import Budget, Spend
+from moss.limits import BUDGET_POLL_S, Budget, Spend
 
 
 class LocalLimits:
@@ -23,8 +23,9 @@ class LocalLimits:
         self._slots.release()
 
     async def reserve(self, amount: Spend) -> None:
-        """Reserve in the budget; see `Budget.reserve`."""
-        self._budget.reserve(amount)
+        """Reserve in the budget, once requests in flight leave room; see `Budget.reserve`."""
+        while not self._budget.reserve(amount):
+            await asyncio.sleep(BUDGET_POLL_S)
 
     def settle(self, reserved: Spend, spent: Spend) -> None:
         """Settle in the budget."""

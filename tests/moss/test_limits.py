@@ -17,12 +17,15 @@ def test_spent_plus_reserved_never_passes_the_cap(calls: list[tuple[int, int]]) 
     open_calls: list[Spend] = []
     for worst, used in calls:
         try:
-            budget.reserve(Spend(worst))
-            open_calls.append(Spend(worst))
+            is_reserved = budget.reserve(Spend(worst))
         except TeacherQuotaError:
-            if open_calls:
-                reserved = open_calls.pop(0)
-                budget.settle(reserved, Spend(min(used, reserved.tokens)))
+            assert budget.spent.tokens + worst > 100
+            break
+        if is_reserved:
+            open_calls.append(Spend(worst))
+        else:
+            reserved = open_calls.pop(0)
+            budget.settle(reserved, Spend(min(used, reserved.tokens)))
         in_flight = sum(call.tokens for call in open_calls)
         assert budget.spent.tokens + in_flight <= 100
 
