@@ -18,7 +18,7 @@ import yaml
 from actors.local_cluster import LocalCluster
 from moss.lineage import load_manifest, parent_chain, verify_outputs
 from moss.road_records import ProcessRecords
-from tests.clusters import ROOT, clean_environment
+from tests.clusters import ROOT, clean_environment, start_head
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -197,3 +197,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finally:
         run_road("--config", config, "--stop")
     return folder / "runs"
+
+
+def test_a_cluster_elsewhere_runs_the_uploaded_checkout(tmp_path: Path) -> None:
+    file = tmp_path / "road.yaml"
+    stage = {"job": "train_tokenizer", "run_id": "tokenizer"}
+    data = {"workspace": str(tmp_path / "runs"), "stages": [stage]}
+    file.write_text(yaml.safe_dump(data), encoding="utf-8")
+    with start_head(tmp_path / "head") as cluster:
+        flags = ("--config", str(file), "--address", cluster.dashboard_url)
+        output = run_road(*flags, **cluster.client_env)
+        assert "tokenizer (train_tokenizer) done" in output
+        assert not (tmp_path / "runs" / "road" / "cluster.json").exists()
+    assert load_manifest(str(tmp_path / "runs" / "tokenizer")).run_id == "tokenizer"
