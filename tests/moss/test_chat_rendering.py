@@ -14,8 +14,7 @@ from tests.moss.test_chat import conversations
 _TEXTS = ["What is 12+7? This is a calculation. The result is 19. None Calculate"] * 20
 _BASE = train_bpe(_TEXTS, vocab_size=280).to_str()
 TOKENIZERS: dict[str, MossTokenizer] = {
-    style: add_controls(Tokenizer.from_str(_BASE), style=style)
-    for style in ("special", "text")
+    style: add_controls(Tokenizer.from_str(_BASE), style=style) for style in ("special", "text")
 }
 CALL = Command("Calculate", "12+7")
 TOOL_TURN = Turn(
