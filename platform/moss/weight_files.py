@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,7 +23,8 @@ from torch import Tensor
 
 from moss.errors import WeightSyncError
 
-_SHARED_MEMORY = Path("/dev/shm")
+_SHARED_MEMORY: Final = Path("/dev/shm")
+_FOLDER_PREFIX: Final = "moss-weights-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,16 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def transfer_folder() -> str:
-    """A new private folder for weight files, in shared memory where that is writable."""
-    shared = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
-    return tempfile.mkdtemp(prefix="moss-weights-", dir=shared)
+    """A new private folder for weight files, in shared memory where that is writable.
+
+    Folders that killed processes left behind are removed first.
+    """
+    shared = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+    for left in shared.glob(f"{_FOLDER_PREFIX}*"):
+        owner = left.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=shared)
 
 
 def write_weights(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,15 @@ def test_weight_files_round_trip_in_the_transfer_folder(policy: PreTrainedModel)
     assert [path.name for path in Path(folder).iterdir()] == ["version-1.safetensors"]
     Path(file.path).unlink()
     Path(folder).rmdir()
+
+
+def test_a_folder_that_a_killed_process_left_is_removed() -> None:
+    folder = Path(transfer_folder())
+    owner = folder.name.rpartition("-")[0]
+    left = folder.with_name(owner.replace(str(os.getpid()), "4999999") + "-left")
+    left.mkdir()
+    other = Path(transfer_folder())
+    assert folder.is_dir()
+    assert not left.exists()
+    folder.rmdir()
+    other.rmdir()
