@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 from moss.config.serve import EngineConfig
@@ -49,9 +50,10 @@ class ChatModel:
         self, prompt_ids: list[int], params: GenerateParams
     ) -> AsyncGenerator[TokenDelta]:
         """Stream the engine's deltas."""
-        async for delta in self._engine.generate(prompt_ids, params):
-            self._made_token_at = time.monotonic()
-            yield delta
+        async with aclosing(self._engine.generate(prompt_ids, params)) as deltas:
+            async for delta in deltas:
+                self._made_token_at = time.monotonic()
+                yield delta
 
     async def check_health(self) -> None:
         """Generate one token unless one was made just now: an engine can die while its process
@@ -70,8 +72,9 @@ async def generate_one_token(engine: Engine, *, timeout_s: float) -> None:
     """
 
     async def first_token() -> None:
-        async for _ in engine.generate([0], GenerateParams(max_new_tokens=1, stop_ids=())):
-            return
+        params = GenerateParams(max_new_tokens=1, stop_ids=())
+        async with aclosing(engine.generate([0], params)) as deltas:
+            await anext(deltas)
 
     try:
         await asyncio.wait_for(first_token(), timeout_s)

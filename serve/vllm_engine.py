@@ -6,6 +6,7 @@ import json
 import os
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 from moss.config.serve import EngineConfig
@@ -78,17 +79,18 @@ class VLLMEngine:
         )
         request_id = uuid.uuid4().hex
         stops = frozenset(params.stop_ids)
-        async for output in self._engine.generate(
-            {"prompt_token_ids": prompt_ids}, drawn, request_id
-        ):
-            (completion,) = output.outputs
-            ids = [token for token in completion.token_ids if token not in stops]
-            if not output.finished:
-                yield TokenDelta(ids)
-            elif completion.finish_reason in ("stop", "length"):
-                yield TokenDelta(ids, completion.finish_reason)
-            else:
-                raise DataError(f"vLLM ended a request with reason {completion.finish_reason!r}")
+        outputs = self._engine.generate({"prompt_token_ids": prompt_ids}, drawn, request_id)
+        async with aclosing(outputs):
+            async for output in outputs:
+                (completion,) = output.outputs
+                ids = [token for token in completion.token_ids if token not in stops]
+                if not output.finished:
+                    yield TokenDelta(ids)
+                elif completion.finish_reason in ("stop", "length"):
+                    yield TokenDelta(ids, completion.finish_reason)
+                else:
+                    reason = completion.finish_reason
+                    raise DataError(f"vLLM ended a request with reason {reason!r}")
 
     def close(self) -> None:
         """Stop the engine's processes."""
