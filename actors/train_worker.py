@@ -97,8 +97,11 @@ def run_worker(loop_config: dict[str, WorkerSettings]) -> None:
 
     settings = loop_config["settings"]
     torch.set_num_threads(settings.task.training.parallel.num_threads)
+    from transformers.utils.logging import disable_progress_bar
+
     from moss.training import run_training
 
+    disable_progress_bar()
     states = storage.join(settings.run_folder, STATES_FOLDER)
     if ray.train.get_context().get_world_rank():
         run_training(settings.task, states, _ignore)
@@ -148,7 +151,9 @@ class _StepLog:
             )
 
     def totals(self) -> dict[str, float]:
-        """Over the steps of this attempt."""
+        """Over the steps of this attempt; nothing if an earlier one had done them all."""
+        if not self._num_tokens:
+            return {}
         return {
             metrics.TRAIN_TOKENS: float(self._num_tokens),
             metrics.TRAIN_THROUGHPUT: self._rate(),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -204,6 +205,7 @@ def _start_process_group(parallel: ParallelConfig) -> None:
     import deepspeed
     import deepspeed.ops
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     # DeepSpeed compiles its shared-memory collectives (a minute of g++, and a lock file that can
     # outlive a killed build) whenever this table calls them compatible. They serve inference only.
     deepspeed.ops.__compatible_ops__ = {}

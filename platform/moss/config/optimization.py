@@ -61,7 +61,9 @@ class ParallelConfig(Config):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass (section 5.3)."""
     num_threads: int = Field(2, ge=1)
-    """Torch threads of a worker; results repeat bit for bit only at the same count."""
+    """Torch threads of a worker; results repeat bit for bit only at the same count. Threads that
+    have to share a core wait for each other busily and lose most of the time: on a machine with
+    other work, two workers of one thread are several times faster than one worker of two."""
     cpus_per_worker: float = Field(1.0, gt=0)
     """What Ray reserves for a worker, besides one GPU when `device` is cuda."""
     collective_timeout_s: float = Field(300.0, gt=0)
