@@ -16,9 +16,6 @@ import asyncio
 import logging
 import math
 import re
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Final
 
 import pydantic_monty
@@ -26,7 +23,7 @@ import pydantic_monty
 from moss.config.tools import CalculatorConfig, ToolsConfig
 from moss.errors import ResourceError
 from moss.sandbox import Lockdown, require_seccomp
-from moss.sandbox_exec import write_launcher
+from moss.sandbox_exec import launcher_for
 from moss.tools.base import ToolOutput
 from moss.types import ToolName
 
@@ -133,7 +130,6 @@ class Calculator:
         self.config = config
         self.timeout_s = config.call_timeout_s
         self._pool: pydantic_monty.AsyncMonty | None = None
-        self._folder: str | None = None
         self._starting = asyncio.Lock()
 
     async def call(self, argument: str) -> ToolOutput:
@@ -172,9 +168,7 @@ class Calculator:
     async def _started_pool(self) -> pydantic_monty.AsyncMonty:
         async with self._starting:
             if self._pool is None:
-                self._folder = tempfile.mkdtemp(prefix="moss-calculator-")
-                launcher = Path(self._folder) / "monty"
-                write_launcher(launcher, _monty_binary(), _worker_lockdown())
+                launcher = launcher_for(_monty_binary(), _worker_lockdown())
                 pool = pydantic_monty.AsyncMonty(
                     binary_path=launcher,
                     min_processes=1,
@@ -187,14 +181,11 @@ class Calculator:
             return self._pool
 
     async def close(self) -> None:
-        """End the pool and remove its launcher."""
+        """End the pool."""
         async with self._starting:
             pool, self._pool = self._pool, None
-            folder, self._folder = self._folder, None
         if pool is not None:
             await pool.__aexit__(None, None, None)
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _monty_binary() -> str:
