@@ -22,13 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_stage(config: EvaluateConfig) -> None:
     """Measure, report, finish the run."""
     import torch
-    from rich.console import Console
 
     from actors.session import teacher_session
     from jobs import evaluation_run
     from jobs.teacher_session import teacher_endpoint
     from moss.evaluation.findings import make_report
-    from moss.evaluation.report import print_report
+    from moss.evaluation.report import print_report, report_console
     from moss.lineage import Run
     from moss.synthesis_rows import cost_of, status_counts
 
@@ -45,7 +44,7 @@ def run_stage(config: EvaluateConfig) -> None:
         ):
             measured = evaluation_run.measure(config, session)
         report = make_report(measured.findings, config)
-        print_report(report, Console())
+        print_report(report, report_console())
         run.finish(
             outputs=evaluation_run.write_files(run, measured, report),
             counts={"judge": status_counts(measured.judgments), "turn": measured.turn_counts},

@@ -18,7 +18,7 @@ from jobs.entry import config_path
 from moss import storage
 from moss.config.base import StageConfig, load_config
 from moss.config.road import RoadConfig, StagePlan
-from moss.errors import ConfigError, MossError, ResourceError
+from moss.errors import ConfigError, ManifestError, MossError, ResourceError
 from moss.manifest import Manifest, is_finished
 from moss.road import Road, check_references, road_id
 from moss.road_runs import finished_manifest
@@ -65,6 +65,22 @@ class RoadPlan:
         if stage.kind == "service" and manifest is not None:
             return manifest if service_url(self.folder(stage), manifest.model_name) else None
         return manifest
+
+    def skip_finished(self) -> None:
+        """Skip the stages that an earlier road finished.
+
+        Raises:
+            ConfigError, ManifestError: a finished run that was made otherwise, or is damaged.
+        """
+
+        def is_finished(stage: StagePlan) -> bool:
+            try:
+                return self.manifest(stage) is not None
+            except (ConfigError, ManifestError) as error:
+                hint = f"(in a road: --restart-from {stage.run_id})"
+                raise type(error)(f"{error} {hint}") from error
+
+        self.road.skip_finished(is_finished)
 
     def folder(self, stage: StagePlan) -> str:
         """The run's folder."""

@@ -47,11 +47,11 @@ def walk(config: RoadConfig, *, restart: Sequence[str] = ()) -> None:
     with RoadLock(folder), _interrupted_by_sigterm():
         services = RoadServices(config, folder, say=print)
         services.records.add(DRIVER, ProcessRecord.of(os.getpid()))
-        for run_id in restart:
-            for stage in downstream(plan.road.stages, run_id):
-                discard_run(plan.folder(stage))
-        plan.road.skip_finished(lambda stage: plan.manifest(stage) is not None)
         try:
+            for run_id in restart:
+                for stage in downstream(plan.road.stages, run_id):
+                    discard_run(plan.folder(stage))
+            plan.skip_finished()
             if plan.road.complete:
                 _print_stages(plan, f"road {plan.name}: all finished earlier")
             else:
@@ -65,7 +65,7 @@ def walk(config: RoadConfig, *, restart: Sequence[str] = ()) -> None:
 def show_plan(config: RoadConfig) -> None:
     """Print the stages in order, those that are finished already marked, and start nothing."""
     plan = make_plan(config)
-    plan.road.skip_finished(lambda stage: plan.manifest(stage) is not None)
+    plan.skip_finished()
     _print_stages(plan, f"road {plan.name} in {plan.workspace}")
     for stage in plan.road.in_state("waiting"):
         print(plan.entrypoint(stage))
@@ -156,12 +156,12 @@ def uploaded_runtime_env() -> dict[str, object]:
 
 def print_results(plan: RoadPlan) -> None:
     """The evaluation's table, and where the chat page is."""
-    from moss.evaluation.report import load_report, print_report
+    from moss.evaluation.report import load_report, print_report, report_console
 
     for stage in plan.road.stages:
         if stage.job == "evaluate":
             path = storage.join(plan.folder(stage), "report.json")
-            print_report(load_report(path), Console())
+            print_report(load_report(path), report_console())
             print(f"full report: {storage.join(plan.folder(stage), 'report.html')}")
     for stage in plan.road.stages:
         if stage.kind == "service":

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from moss.config.evaluation import EvaluateConfig
+from moss.evaluation.answers import ERROR_CLASSES
 from moss.evaluation.preference import PairAccuracy
 from moss.evaluation.quality_control import QualityControl
 from moss.evaluation.report import (
@@ -19,7 +20,7 @@ from moss.evaluation.report import (
     decimal,
     percent,
 )
-from moss.evaluation.statistics import WinRate
+from moss.evaluation.statistics import Estimate, WinRate
 from moss.evaluation.tool_turns import ToolBenefit, ToolControl
 from moss.types import ToolName
 
@@ -62,6 +63,7 @@ def make_report(findings: Findings, config: EvaluateConfig) -> Report:
             _win_table(findings),
             _control_table(findings, config),
             _benefit_table(findings, config),
+            _error_table(findings),
         ),
         bar_charts=tuple(_bar_charts(findings, config)),
         share_charts=(_share_chart(findings),),
@@ -74,7 +76,7 @@ def _targets(findings: Findings, config: EvaluateConfig) -> list[Target]:
     targets = [
         Target(
             name="preference model agrees with the judge",
-            measured=percent(accuracy),
+            measured=_counted(accuracy),
             required=f">= {100 * limits.preference_accuracy:.0f} %",
             met=accuracy.value >= limits.preference_accuracy,
         ),
@@ -90,7 +92,7 @@ def _targets(findings: Findings, config: EvaluateConfig) -> list[Target]:
         targets.append(
             Target(
                 name=f"{model} beats {config.sft}",
-                measured=f"{percent(result.decided)} of decided pairs won",
+                measured=f"won {_counted(result.decided)} of decided pairs",
                 required="interval above 50 %",
                 met=result.beats,
             )
@@ -106,37 +108,41 @@ def _tool_targets(findings: Findings, config: EvaluateConfig, tool: ToolName) ->
     return [
         Target(
             name=f"{tool}: called when on",
-            measured=percent(control.recall),
+            measured=_counted(control.recall),
             required=f">= {100 * recall:.0f} %",
             met=control.recall.value >= recall,
         ),
         Target(
             name=f"{tool}: called when off, before enforcement",
-            measured=percent(control.false_calls),
+            measured=_counted(control.false_calls),
             required=f"<= {100 * false_calls:.0f} %",
             met=control.false_calls.value <= false_calls,
         ),
         Target(
             name=f"{tool}: ran when off, after enforcement",
-            measured=percent(control.false_calls_enforced),
+            measured=_counted(control.false_calls_enforced),
             required="0",
             met=control.false_calls_enforced.value == 0,
         ),
         Target(
             name=f"{tool}: raises the share of right answers",
-            measured=f"{percent(benefit.without_tool)} -> {percent(benefit.with_tool)}",
+            measured=f"{percent(benefit.without_tool)} -> {_counted(benefit.with_tool)}",
             required="higher, McNemar p < 0.05",
             met=benefit.with_tool.value > benefit.without_tool.value and benefit.p_value < 0.05,
         ),
     ]
 
 
+def _counted(estimate: Estimate | None) -> str:
+    return f"{percent(estimate)} (n={estimate.n})" if estimate else "no decided pair"
+
+
 def _accuracy_table(findings: Findings) -> Table:
-    rows = [(name, percent(estimate)) for name, estimate in findings.accuracy.by_model_pair.items()]
+    pairs = [*findings.accuracy.by_model_pair.items(), ("all pairs", findings.accuracy.overall)]
     return Table(
         title="Preference model: agreement with the judge",
-        columns=("model pair", "accuracy"),
-        rows=(*rows, ("all pairs", percent(findings.accuracy.overall))),
+        columns=("model pair", "n", "accuracy"),
+        rows=tuple((name, str(found.n), percent(found)) for name, found in pairs),
         caption=(
             f"Validation pairs of {findings.judge}, split by prompt; "
             f"{findings.accuracy.num_undecided} undecided pairs left out. All pairs: bootstrap "
@@ -149,8 +155,10 @@ def _quality_table(findings: Findings, config: EvaluateConfig) -> Table:
     quality = findings.quality
     return Table(
         title=f"{config.pat}: preference score by requested quality tag",
-        columns=("tag", "mean score"),
-        rows=tuple((str(level), decimal(mean)) for level, mean in quality.by_level.items()),
+        columns=("tag", "n", "mean score"),
+        rows=tuple(
+            (str(level), str(mean.n), decimal(mean)) for level, mean in quality.by_level.items()
+        ),
         caption=(
             f"Spearman {quality.spearman_of_means:.2f} over tags, "
             f"{quality.spearman_of_responses:.2f} over single responses. Bootstrap intervals."
@@ -180,6 +188,7 @@ def _control_table(findings: Findings, config: EvaluateConfig) -> Table:
     rows = [
         (
             tool,
+            str(control.recall.n),
             percent(control.recall),
             percent(control.false_calls),
             percent(control.false_calls_enforced),
@@ -188,7 +197,7 @@ def _control_table(findings: Findings, config: EvaluateConfig) -> Table:
     ]
     return Table(
         title=f"Tool control of {config.tool_model}",
-        columns=("tool", "called when on", "called when off", "ran when off, enforced"),
+        columns=("tool", "n", "called when on", "called when off", "ran when off, enforced"),
         rows=tuple(rows),
         caption="Fresh queries that need the tool. A call counts if it parses and names the "
         "right API. Wilson intervals.",
@@ -199,19 +208,31 @@ def _benefit_table(findings: Findings, config: EvaluateConfig) -> Table:
     rows = [
         (
             tool,
+            str(benefit.with_tool.n),
             percent(benefit.with_tool),
             percent(benefit.without_tool),
             f"{benefit.num_only_with}/{benefit.num_only_without}",
             f"{benefit.p_value:.1e}",
-            ", ".join(f"{name} {count}" for name, count in benefit.errors.items()),
         )
         for tool, benefit in findings.benefit.items()
     ]
     return Table(
         title=f"Tool benefit of {config.tool_model}: right answers",
-        columns=("tool", "with", "without", "only with/without", "McNemar p", "errors with tool"),
+        columns=("tool", "n", "with", "without", "only with/without", "McNemar p"),
         rows=tuple(rows),
         caption="The same questions with the tool on and off. Wilson intervals.",
+    )
+
+
+def _error_table(findings: Findings) -> Table:
+    rows = [
+        (tool, *(str(benefit.errors[name]) for name in ERROR_CLASSES))
+        for tool, benefit in findings.benefit.items()
+    ]
+    return Table(
+        title="Wrong answers with the tool on, by the first step that failed",
+        columns=("tool", *ERROR_CLASSES),
+        rows=tuple(rows),
     )
 
 

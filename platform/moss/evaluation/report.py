@@ -13,6 +13,8 @@ from moss.config.base import Config, parse_config
 from moss.errors import DataError
 from moss.evaluation.statistics import Estimate
 
+LOG_WIDTH = 118
+
 
 class Table(Config):
     """One table of the report."""
@@ -82,16 +84,16 @@ def bar(label: str, estimate: Estimate) -> Bar:
 
 
 def percent(estimate: Estimate | None) -> str:
-    """`93.1 % [90.2, 95.3] (n=405)`; a dash where nothing could be measured."""
+    """`93.1 % [90.2, 95.3]`; a dash where nothing could be measured."""
     if estimate is None:
         return "–"
     low, high = 100 * estimate.low, 100 * estimate.high
-    return f"{100 * estimate.value:.1f} % [{low:.1f}, {high:.1f}] (n={estimate.n})"
+    return f"{100 * estimate.value:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 def decimal(estimate: Estimate) -> str:
-    """`1.234 [1.100, 1.360] (n=60)`."""
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}] (n={estimate.n})"
+    """`1.234 [1.100, 1.360]`."""
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
 def save_report(report: Report, path: str) -> None:
@@ -110,6 +112,12 @@ def load_report(path: str) -> Report:
     if not isinstance(data, dict):
         raise DataError(f"{path} holds a {type(data).__name__}, expected a report")
     return parse_config(Report, data, source=path)
+
+
+def report_console() -> Console:
+    """A console for reports: a terminal as wide as it is, a log wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_WIDTH)
 
 
 def print_report(report: Report, console: Console) -> None:

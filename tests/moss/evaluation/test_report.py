@@ -103,12 +103,14 @@ def test_the_page_loads_nothing_and_escapes_what_it_shows() -> None:
     assert page.count("<svg") == 5
 
 
-def test_every_share_stands_with_its_sample_size_and_interval() -> None:
+def test_every_share_stands_with_its_interval_and_sample_size() -> None:
     for table in report().tables:
         for row in table.rows:
-            for cell in row:
-                if "%" in cell:
-                    assert re.search(r"\[[\d.]+, [\d.]+\] \(n=\d+\)", cell), cell
+            shares = [cell for cell in row if "%" in cell]
+            assert all(re.search(r"\[[\d.]+, [\d.]+\]", cell) for cell in shares), row
+            assert not shares or {"n", "win"} & set(table.columns)
+    for target in report().targets:
+        assert "Spearman" in target.measured or re.search(r"\(n=\d+\)", target.measured)
 
 
 def test_a_saved_report_is_read_back(tmp_path: Path) -> None:
