@@ -13,7 +13,7 @@ from serve.auth import ApiKeys
 from serve.chat_service import ChatService
 from serve.edge import Edge
 from serve.errors import add_error_handlers
-from serve.page_routes import page_router
+from serve.page_routes import history_router, page_router
 
 
 def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
@@ -30,6 +30,7 @@ def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
     )
     app.include_router(api_router(service, keys))
     app.include_router(page_router(service, keys))
+    app.include_router(history_router(service, keys))
     add_error_handlers(app)
     app.add_middleware(Edge, max_body_bytes=service.config.http.max_body_bytes)
     return app

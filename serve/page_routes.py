@@ -30,11 +30,8 @@ _FILES: Final = {
 
 
 def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
-    """Routes of the page over one service."""
+    """The page, its files, its settings and the pictures it shows."""
     router = APIRouter()
-
-    def owner(request: Request) -> str:
-        return owner_of(request, keys.check(request.headers.get("authorization")))
 
     @router.get("/")
     async def page(request: Request) -> Response:
@@ -65,6 +62,24 @@ def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
             "needs_key": keys.required,
         }
 
+    @router.get("/app/images/{image_id}")
+    async def image(image_id: str) -> Response:
+        folder = image_folder(service.config.tools.text_to_image)
+        data = await asyncio.to_thread(read_image, folder, image_id)
+        if data is None:
+            raise ApiError(404, "there is no such image", code="not_found")
+        return Response(data, media_type="image/png", headers={"cache-control": "max-age=86400"})
+
+    return router
+
+
+def history_router(service: ChatService, keys: ApiKeys) -> APIRouter:
+    """A visitor's own conversations and ratings."""
+    router = APIRouter()
+
+    def owner(request: Request) -> str:
+        return owner_of(request, keys.check(request.headers.get("authorization")))
+
     @router.get("/app/conversations")
     async def conversations(request: Request) -> list[Json]:
         rows = await asyncio.to_thread(service.store.conversations, owner(request))
@@ -86,14 +101,6 @@ def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
             service.store.rate, owner(request), turn_id, body.rating, body.reason
         )
         return {"rating": body.rating}
-
-    @router.get("/app/images/{image_id}")
-    async def image(image_id: str) -> Response:
-        folder = image_folder(service.config.tools.text_to_image)
-        data = await asyncio.to_thread(read_image, folder, image_id)
-        if data is None:
-            raise ApiError(404, "there is no such image", code="not_found")
-        return Response(data, media_type="image/png", headers={"cache-control": "max-age=86400"})
 
     return router
 
