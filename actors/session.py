@@ -13,6 +13,7 @@ from moss import storage
 from moss.config.synthesis import SynthesisConfig
 from moss.config.teacher import TeacherConfig
 from moss.endpoint import check_endpoint
+from moss.errors import DataError
 from moss.ledger import Ledger
 from moss.limits import Spend, price
 from moss.lineage import Run
@@ -52,10 +53,13 @@ class TeacherSession:
     def carry(
         self, rows: Sequence[Row], stages: Sequence[Stage], *, advance: bool = True
     ) -> list[Row]:
-        """All rows, in order, after all stages; see `stream_rows` for errors.
+        """All rows, in order, after all stages; see `stream_rows` for further errors.
 
         Args:
             advance: count each finished row on the live line.
+
+        Raises:
+            DataError: every single row failed, so what follows would have nothing to work on.
         """
         finished: list[Row] = []
         for row in stream_rows(rows, stages, config=self._config.caller):
@@ -68,6 +72,7 @@ class TeacherSession:
             if advance:
                 self.progress.advance()
             finished.append(row)
+        _refuse_total_failure(finished)
         return finished
 
 
@@ -111,6 +116,14 @@ def teacher_session(
             ),
         )
         yield TeacherSession(config, setup, progress)
+
+
+def _refuse_total_failure(rows: Sequence[Row]) -> None:
+    if rows and all(row.get("status") == "failed" for row in rows):
+        raise DataError(
+            f"all {len(rows)} rows of step {rows[0].get('step')!r} failed, the first with: "
+            f"{rows[0].get('reason')}"
+        )
 
 
 def spent_so_far(ledger_folder: str, teacher: TeacherConfig) -> Spend:

@@ -19,6 +19,7 @@ from jobs import (
 from moss import storage
 from moss.chat import Conversation
 from moss.config import StageConfig
+from moss.config.model import ModelConfig
 from moss.config.synthesis import (
     CollectPromptsConfig,
     LabelPreferencesConfig,
@@ -28,6 +29,8 @@ from moss.config.synthesis import (
 )
 from moss.errors import TeacherAuthError, TeacherQuotaError, TeacherUnavailableError
 from moss.lineage import Manifest, Run, load_manifest
+from moss.models import build_policy
+from moss.tokenizer import MossTokenizer
 from tests import stub_teacher
 from tests.stub_endpoint import StubEndpoint, running
 
@@ -162,9 +165,9 @@ def test_a_budget_stops_the_stage_and_raising_it_goes_on(
 
     sold = sum(stub.sold.values())
     with pytest.raises(TeacherQuotaError, match="budget_tokens"):
-        run(budget_tokens=9000)
+        run(budget_tokens=1800)
     stopped_at = sum(stub.sold.values()) - sold
-    assert 0 < stopped_at * 12 <= 9000
+    assert 0 < stopped_at * 12 <= 1800
     run()
     total = sum(stub.sold.values()) - sold
     manifest = manifest_of(tmp_path, "conversations")
@@ -252,7 +255,21 @@ def test_preferences_have_six_responses_and_fifteen_pairs(
 ) -> None:
     policy = StageConfig(workspace=str(workspace), run_id="MOSS-SFT")
     with Run.open(policy, "train_sft", inputs={}) as run:
-        shutil.copytree(tiny_checkpoint, run.path("checkpoint"))
+        tokenizer = MossTokenizer.load(tiny_checkpoint)
+        tokenizer.save(run.path("checkpoint"))
+        build_policy(
+            ModelConfig(
+                hidden_size=32,
+                num_layers=1,
+                num_heads=1,
+                intermediate_size=64,
+                max_positions=512,
+            ),
+            vocab_size=tokenizer.padded_vocab_size,
+            pad_id=tokenizer.pad_id,
+            eos_id=tokenizer.eos_id,
+            seed=0,
+        ).save_pretrained(run.path("checkpoint"))
         run.finish(outputs=["checkpoint"], counts={}, model_name="MOSS-SFT")
     values = {
         **COMMON,
