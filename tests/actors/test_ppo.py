@@ -78,6 +78,7 @@ def ppo_config(workspace: Path, engine: str, num_iterations: int) -> TrainPPOCon
 @pytest.mark.ray
 @pytest.mark.vllm
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_one_iteration_runs_with_four_actors_and_vllm(
     ray_cluster: None, workspace: Path, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_one_iteration_runs_with_four_actors_and_vllm(
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     ray_cluster: None, workspace: Path, tmp_path: Path
 ) -> None:
