@@ -98,21 +98,39 @@ def _describe(config_class: type[Config], error: dict[str, object]) -> str:
     assert isinstance(location, tuple)
     dotted = ".".join(str(part) for part in location)
     if error["type"] == "extra_forbidden":
-        known = sorted(set(_known_keys(config_class)))
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
-        return f"unknown key {dotted!r}{hint}"
+        return f"unknown key {dotted!r}{_near_match(config_class, location)}"
     if error["type"] == "missing":
         return f"key {dotted!r} is missing; it has no default"
     message = str(error["msg"]).removeprefix("Value error, ")
     return f"{dotted or 'config'}: {message} (got {error.get('input')!r})" if dotted else message
 
 
-def _known_keys(config_class: type[BaseModel]) -> Iterator[str]:
+def _near_match(config_class: type[BaseModel], location: tuple[object, ...]) -> str:
+    """A hint at the key that was meant: one of the same section, else one of another section."""
+    *parents, key = map(str, location)
+    sections = [config_class]
+    for name in parents:
+        inner = [model for section in sections for model in _models_at(section, name)]
+        sections = inner or sections  # an index into a list names no field
+    known = sorted({name for section in sections for name in section.model_fields})
+    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
+        return f"; did you mean {'.'.join([*parents, near[0]])!r}?"
+    elsewhere = {path.rpartition(".")[2]: path for path in _paths(config_class)}
+    if near := difflib.get_close_matches(key, list(elsewhere), n=1, cutoff=0.6):
+        return f"; did you mean {elsewhere[near[0]]!r}?"
+    return f"; known keys: {', '.join(known)}"
+
+
+def _models_at(section: type[BaseModel], name: str) -> Iterator[type[BaseModel]]:
+    if field := section.model_fields.get(name):
+        yield from _models_in(field.annotation)
+
+
+def _paths(config_class: type[BaseModel]) -> Iterator[str]:
     for name, field in config_class.model_fields.items():
         yield name
         for inner in _models_in(field.annotation):
-            yield from _known_keys(inner)
+            yield from (f"{name}.{path}" for path in _paths(inner))
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:

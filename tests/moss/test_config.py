@@ -1,0 +1,85 @@
+"""Configuration: mistakes name what was meant, overrides apply, digests follow content."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from moss.config import Config, config_digest, dump_config, load_config, parse_config
+from moss.errors import ConfigError
+
+
+class Optimizer(Config):
+    learning_rate: float = Field(0.1, gt=0)
+    warmup_ratio: float = 0.0
+
+
+class Source(Config):
+    path: str
+
+
+class Stage(Config):
+    prompts: str = "p"
+    sampling_seed: int = 1
+    optimizer: Optimizer = Optimizer()
+    sources: tuple[Source, ...] = ()
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("promts: a", "'promts'; did you mean 'prompts'?"),
+        ("optimizer: {learning_rat: 1}", "did you mean 'optimizer.learning_rate'?"),
+        ("learning_rat: 1", "did you mean 'optimizer.learning_rate'?"),
+        ("sources: [{pth: x, path: y}]", "did you mean 'sources.0.path'?"),
+        ("zzz: 1", "known keys: optimizer, prompts, sampling_seed, sources"),
+    ],
+)
+def test_a_mistyped_key_names_the_near_one(tmp_path: Path, text: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Stage, write(tmp_path, text))
+    assert hint in str(caught.value)
+
+
+def test_every_fault_is_in_one_message(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Stage, write(tmp_path, "optimizer: {learning_rate: -1}\nsampling_sed: 3"))
+    assert "greater than 0 (got -1)" in str(caught.value)
+    assert "sampling_seed" in str(caught.value)
+
+
+def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
+    path = write(tmp_path, "prompts: a")
+    config = load_config(Stage, path, ["optimizer.learning_rate=0.5", "prompts=b"])
+    assert (config.optimizer.learning_rate, config.prompts) == (0.5, "b")
+
+
+@pytest.mark.parametrize("override", ["prompts", "=3", "prompts.x=1"])
+def test_a_malformed_override_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match="override"):
+        load_config(Stage, write(tmp_path, "prompts: a"), [override])
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "3"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load_config(Stage, write(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_config(Stage, tmp_path / "none.yaml")
+
+
+def test_dumped_config_loads_to_an_equal_one_with_the_same_digest(tmp_path: Path) -> None:
+    config = parse_config(Stage, {"sources": [{"path": "é"}]}, source="test")
+    again = load_config(Stage, write(tmp_path, dump_config(config)))
+    assert again == config
+    assert config_digest(again) == config_digest(config)
+    assert config_digest(config) != config_digest(Stage())
