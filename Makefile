@@ -6,6 +6,8 @@ SIZE ?= tiny
 
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PYTHONUNBUFFERED := 1
+# Without compiled files every process of the cluster compiles its imports again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo stop test check clean-runs
