@@ -13,6 +13,8 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from moss.chat import format_commands
+from moss.meta_instruction import MetaInstruction
 from moss.types import TOOL_NAMES, Language
 from moss.world import Kind, compose_reply, plan_tools, sample_question
 from moss.world.tables import facts
@@ -74,6 +76,15 @@ def _copy(rng: random.Random, language: Language) -> str:
     return f"{first}{rng.choice(_SEPARATORS)}{second}"
 
 
+def _switches(rng: random.Random, language: Language) -> str:
+    """Switch lines, a question, and the call or not: what to do depends on one line."""
+    question = sample_question(rng, rng.choice(_CALLED), language)
+    tools = frozenset(tool for tool in TOOL_NAMES if rng.random() < 0.5)
+    thought, commands = plan_tools(question, tools, rng)
+    meta = MetaInstruction("tiny", inner_thoughts=True, tools=tools)
+    return f"{meta.text}{question.text}\n{thought}\n{format_commands(tuple(commands))}"
+
+
 def _repeat(rng: random.Random, language: Language) -> str:
     """A list of names, said twice."""
     names = [_random_value(rng, language) for _ in range(rng.randint(3, 8))]
@@ -110,6 +121,8 @@ _TEXT: Final[tuple[Callable[[random.Random, Language], str], ...]] = (
     _call,
     _call,
     _copy,
+    _switches,
+    _switches,
     _repeat,
     _lookup,
 )
