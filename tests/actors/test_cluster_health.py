@@ -1,5 +1,8 @@
 """The doctor tells an unreachable cluster from one that wants a token and from an open one."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import pytest
 
 from actors import cluster_health
 from actors.cluster_health import check_cluster, check_jobs_api, read_token
+from tests.clusters import ROOT, clean_environment
 from tests.small_servers import Answer, serve_gets
 
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS")
@@ -77,9 +81,25 @@ def test_the_token_is_looked_for_in_rays_order(
     assert read_token() == "variable"
 
 
-def test_a_dead_cluster_address_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_address_each_job_starts_its_own() -> None:
     assert [finding.level for finding in check_cluster()] == ["ok"]
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    (found,) = check_cluster()
-    assert found.level == "problem"
-    assert "RAY_ADDRESS" in found.remedy
+
+
+def test_a_dead_cluster_address_is_a_problem() -> None:
+    # In a process of its own: this one may be connected to the tests' cluster.
+    program = (
+        "from actors.cluster_health import check_cluster\n"
+        "(found,) = check_cluster()\n"
+        "print(found.level, found.remedy)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=clean_environment(PYTHONPATH=f".{os.pathsep}platform", RAY_ADDRESS="127.0.0.1:1"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert ended.stdout.startswith("problem")
+    assert "RAY_ADDRESS" in ended.stdout
