@@ -32,6 +32,9 @@ class SolverConfig(Config):
     """Wall time of one solution, counted from the fork."""
     memory_bytes: int = Field(1 << 30, ge=256 << 20)
     """Address space of one solution, the libraries (about 0.4 GiB) included."""
+    num_workers: int = Field(2, ge=1, le=32)
+    """Solutions at once; more calls than this wait for a free place, so that none is slowed past
+    its wall time by the others."""
     max_equation_chars: int = Field(300, ge=1, le=4_096)
     max_result_chars: int = Field(400, ge=8, le=4_096)
     start_timeout_s: float = Field(120.0, gt=0)

@@ -14,6 +14,7 @@ import sys
 import threading
 from concurrent.futures import Future
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from moss.config.tools import SolverConfig, ToolsConfig
 from moss.sandbox import require_seccomp
@@ -124,6 +125,9 @@ class Solver:
         self.timeout_s = config.call_timeout_s
         self._zygote: _Zygote | None = None
         self._starting = threading.Lock()
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            WeakKeyDictionary()
+        )
 
     async def call(self, argument: str) -> ToolOutput:
         """Solutions of `argument`, one per line; see `moss.tools.equations.solve_text`."""
@@ -134,8 +138,9 @@ class Solver:
             ready = asyncio.shield(asyncio.wrap_future(zygote.ready))
             if not await asyncio.wait_for(ready, self.config.start_timeout_s):
                 return self._failed("the solver process ended while it loaded SymPy")
-            answer = asyncio.wrap_future(zygote.ask(argument))
-            ok, text = await asyncio.wait_for(answer, self.config.timeout_s + 2.0)
+            async with self._slots_of_this_loop():
+                answer = asyncio.wrap_future(zygote.ask(argument))
+                ok, text = await asyncio.wait_for(answer, self.config.timeout_s + 2.0)
         except TimeoutError:
             zygote.process.kill()
             return self._failed("the solver process gave no answer")
@@ -144,6 +149,10 @@ class Solver:
         if len(text) > self.config.max_result_chars:
             return self._failed(f"a solution of {len(text)} characters")
         return ToolOutput(ok=True, layout="plain", text=text)
+
+    def _slots_of_this_loop(self) -> asyncio.Semaphore:
+        slots = asyncio.Semaphore(self.config.num_workers)
+        return self._slots.setdefault(asyncio.get_running_loop(), slots)
 
     def _failed(self, reason: str) -> ToolOutput:
         return ToolOutput(ok=False, layout="plain", reason=reason)

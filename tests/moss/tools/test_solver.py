@@ -81,6 +81,11 @@ async def test_calls_run_side_by_side(solver: Solver) -> None:
     assert [output.text for output in outputs] == [f"x = {2 * n}" for n in range(12)]
 
 
+async def test_a_flood_of_calls_is_answered_to_the_last(solver: Solver) -> None:
+    outputs = await asyncio.gather(*(solver.call(f"x+{n}={n + n}") for n in range(96)))
+    assert [output.text for output in outputs] == [f"x = {n}" for n in range(96)]
+
+
 async def test_a_killed_zygote_is_replaced_and_its_callers_are_told() -> None:
     solver = Solver(SolverConfig())
     try:
