@@ -33,13 +33,8 @@ class ReferenceActor:
 
     def logprobs(self, batch: RolloutBatch) -> Floats:
         """(B, T) log probability of each response token."""
-        from moss.forward import evaluate_tokens, response_logprobs
+        from moss.forward import evaluate_logprobs
 
-        return evaluate_tokens(
-            lambda tokens_BT, mask_BT: response_logprobs(
-                self._model, tokens_BT, mask_BT, temperature=self._temperature
-            ),
-            batch,
-            device=self._model.device,
-            max_rows=self._max_rows,
+        return evaluate_logprobs(
+            self._model, batch, temperature=self._temperature, max_rows=self._max_rows
         )

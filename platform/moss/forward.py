@@ -85,6 +85,20 @@ def evaluate_tokens(
     return result
 
 
+def evaluate_logprobs(
+    model: PreTrainedModel, batch: RolloutBatch, *, temperature: float, max_rows: int
+) -> Floats:
+    """(B, T) log probability of each response token; see `response_logprobs`."""
+    return evaluate_tokens(
+        lambda tokens_BT, mask_BT: response_logprobs(
+            model, tokens_BT, mask_BT, temperature=temperature
+        ),
+        batch,
+        device=model.device,
+        max_rows=max_rows,
+    )
+
+
 @torch.inference_mode()
 def evaluate_scores(
     model: PreferenceModel, batch: RolloutBatch, *, device: torch.device, max_rows: int

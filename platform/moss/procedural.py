@@ -4,7 +4,8 @@ A tiny model learns a tool call only once it can copy a span exactly, and that s
 text that repeats itself: spans said twice, questions with their calls, results with replies that
 quote them (research/tiny-model: copying appears suddenly, and tokens seen decide when). Facts in
 these documents are deliberately shuffled, a random value for each mention, so that reading a
-result is learned and the answer is not: what is true stands in the bundled corpus.
+result is learned and the answer is not: what is true stands in the bundled corpus. So they may
+ask about facts that are held out for evaluation.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _talk(rng: random.Random, language: Language) -> str:
 
 def _call(rng: random.Random, language: Language) -> str:
     """A question, its call, a result, and a reply that quotes the result."""
-    question = sample_question(rng, rng.choice(_CALLED), language)
+    question = sample_question(rng, rng.choice(_CALLED), language, pool="any")
     _, commands = plan_tools(question, frozenset(TOOL_NAMES), rng)
     if not commands:
         return question.text
@@ -66,7 +67,7 @@ def _call(rng: random.Random, language: Language) -> str:
 
 def _copy(rng: random.Random, language: Language) -> str:
     """An expression or equation with its call, in either order."""
-    question = sample_question(rng, rng.choice(_CALLED), language)
+    question = sample_question(rng, rng.choice(_CALLED), language, pool="any")
     _, commands = plan_tools(question, frozenset(TOOL_NAMES), rng)
     if not commands:
         return question.text
@@ -78,7 +79,7 @@ def _copy(rng: random.Random, language: Language) -> str:
 
 def _switches(rng: random.Random, language: Language) -> str:
     """Switch lines, a question, and the call or not: what to do depends on one line."""
-    question = sample_question(rng, rng.choice(_CALLED), language)
+    question = sample_question(rng, rng.choice(_CALLED), language, pool="any")
     tools = frozenset(tool for tool in TOOL_NAMES if rng.random() < 0.5)
     thought, commands = plan_tools(question, tools, rng)
     meta = MetaInstruction("tiny", inner_thoughts=True, tools=tools)

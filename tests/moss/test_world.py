@@ -54,6 +54,31 @@ def test_follow_ups_are_understood_and_stay_in_kind(kind: Kind, language: Langua
         assert (found.kind, found.answer) == (kind, follow_up.answer)
 
 
+def asked_facts(questions: list[Question]) -> set[str]:
+    return {question.payload["fact"] for question in questions if question.kind == "fact"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_seed_and_no_teacher_asks_about_a_held_out_fact(language: Language) -> None:
+    held_out = {fact.id for fact in facts().values() if fact.is_held_out}
+    drawn = sampled("fact", language, 2000)
+    rng = random.Random(1)
+    drawn += [sample_follow_up(rng, question) for question in drawn]
+    shown = [recognize(seed.text) for seed in load_seeds()]
+    shown += [recognize(demo.query) for demo in load_demonstrations()]
+    assert asked_facts(drawn) == set(facts()) - held_out
+    assert not held_out & asked_facts([question for question in shown if question is not None])
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_pool_of_facts_is_drawn_whole(language: Language) -> None:
+    rng = random.Random(2)
+    held_out = [sample_question(rng, "fact", language, pool="held_out") for _ in range(1000)]
+    everything = [sample_question(rng, "fact", language, pool="any") for _ in range(3000)]
+    assert asked_facts(held_out) == {fact.id for fact in facts().values() if fact.is_held_out}
+    assert asked_facts(everything) == set(facts())
+
+
 @pytest.mark.parametrize(("kind", "language"), EVERY)
 def test_questions_vary(kind: Kind, language: Language) -> None:
     assert len({question.text for question in sampled(kind, language)}) > 170

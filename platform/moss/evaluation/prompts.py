@@ -1,4 +1,8 @@
-"""Evaluation prompts, and the proof that no training set holds them."""
+"""Evaluation prompts, and the proof that no training set holds them.
+
+Search is measured on facts that no teacher ever asks about: a fact that training answers is learned
+by heart, and search would have nothing to add.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +134,7 @@ def _fresh_question(
 ) -> Question | None:
     for _ in range(MAX_DRAWS_PER_QUERY):
         language: Language = "zh" if rng.random() < zh_share else "en"
-        question = sample_question(rng, KIND_OF_TOOL[tool], language)
+        question = sample_question(rng, KIND_OF_TOOL[tool], language, pool="held_out")
         if needed_tool(question) == tool and fingerprint(question.text) not in seen:
             return question
     return None

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from typing import Literal
 
 from moss.types import Language
 from moss.world.question import Kind, Question
 from moss.world.slots import FIELDS, answer_of, fill, phrase_key
-from moss.world.tables import facts, lines, tables
+from moss.world.tables import Fact, facts, lines, tables
+
+FactPool = Literal["asked", "held_out", "any"]
+"""Facts that users and teachers ask about, those kept for evaluation, or both."""
 
 _OPENER_SHARE = 0.35
 _CLOSER_SHARE = 0.15
@@ -26,9 +30,15 @@ _TRAITS = (
 )
 
 
-def sample_question(rng: random.Random, kind: Kind, language: Language) -> Question:
-    """A random question of one kind, sometimes with a greeting before or a remark after it."""
-    return question_from(kind, _sample_payload(rng, kind), language, rng)
+def sample_question(
+    rng: random.Random, kind: Kind, language: Language, *, pool: FactPool = "asked"
+) -> Question:
+    """A random question of one kind, sometimes with a greeting before or a remark after it.
+
+    Args:
+        pool: which facts a question about a fact may ask for.
+    """
+    return question_from(kind, _sample_payload(rng, kind, pool), language, rng)
 
 
 def question_from(
@@ -69,20 +79,30 @@ def _related_fact(rng: random.Random, payload: Mapping[str, str]) -> dict[str, s
     this = facts()[payload["fact"]]
     related = [
         fact
-        for fact in facts().values()
+        for fact in _facts_in("asked")
         if fact.id != this.id and (fact.entity == this.entity or fact.attribute == this.attribute)
     ]
     fact = rng.choice(related)
     return {"fact": fact.id, "attribute": fact.attribute}
 
 
-def _sample_payload(rng: random.Random, kind: Kind) -> dict[str, str]:
+def _facts_in(pool: FactPool) -> list[Fact]:
+    return [
+        fact
+        for fact in facts().values()
+        if pool == "any" or fact.is_held_out == (pool == "held_out")
+    ]
+
+
+def _sample_payload(
+    rng: random.Random, kind: Kind, pool: FactPool = "asked"
+) -> dict[str, str]:
     if kind == "arithmetic":
         return {"expression": sample_expression(rng)}
     if kind == "equation":
         return {"equation": sample_equation(rng)}
     if kind == "fact":
-        fact = rng.choice(list(facts().values()))
+        fact = rng.choice(_facts_in(pool))
         return {"fact": fact.id, "attribute": fact.attribute}
     if kind == "identity":
         return {"trait": rng.choice(_TRAITS)}

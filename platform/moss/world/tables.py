@@ -49,6 +49,8 @@ class Fact:
     value: Mapping[Language, str]
     description: Mapping[Language, str]
     """What the entity is: "a country in Europe"."""
+    is_held_out: bool
+    """Asked about in evaluation only: no answer to it is ever trained on."""
 
 
 @cache
@@ -99,7 +101,12 @@ def facts() -> Mapping[str, Fact]:
             for name in ("entity", "value", "class")
         }
         found[row["id"]] = Fact(
-            row["id"], pair["entity"], row["attribute"], pair["value"], pair["class"]
+            row["id"],
+            pair["entity"],
+            row["attribute"],
+            pair["value"],
+            pair["class"],
+            is_held_out=row.get("held_out", False),
         )
     return found
 

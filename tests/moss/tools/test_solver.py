@@ -76,11 +76,6 @@ async def test_heavy_equations_end_at_the_wall_limit(solver: Solver, text: str) 
     assert time.monotonic() - started < solver.config.timeout_s + 3
 
 
-async def test_calls_run_side_by_side(solver: Solver) -> None:
-    outputs = await asyncio.gather(*(solver.call(f"x+{n}={3 * n}") for n in range(12)))
-    assert [output.text for output in outputs] == [f"x = {2 * n}" for n in range(12)]
-
-
 async def test_a_flood_of_calls_is_answered_to_the_last(solver: Solver) -> None:
     outputs = await asyncio.gather(*(solver.call(f"x+{n}={n + n}") for n in range(96)))
     assert [output.text for output in outputs] == [f"x = {n}" for n in range(96)]
