@@ -24,6 +24,10 @@ from moss.errors import DataError
 
 Ints = npt.NDArray[np.int64]
 
+MICRO_BATCH_COST_TOKENS = 100
+"""What a forward and backward pass costs beside its tokens, in tokens; measured at `tiny`, where it
+is the largest share."""
+
 
 class SequenceSource(Protocol):
     """Indexed token sequences."""
@@ -173,12 +177,13 @@ def plan_micro_batches(
 ) -> list[list[list[int]]]:
     """Cut one batch into micro-batches of similar lengths, equally many for every worker.
 
-    Items are sorted by length and grouped while rows times longest row stay within the budget. The
-    largest group is then halved until the groups deal out evenly: ZeRO-2 and ZeRO-3 communicate in
-    every backward pass, so workers must take the same number of them.
+    Large micro-batches cost few passes, small ones little padding and even work: of the budget, its
+    half, its quarter and so on, the one is taken that keeps the busiest worker busy for the
+    shortest time.
 
     Args:
         lengths: tokens of each item of the batch, at least `num_workers` items.
+        token_budget: most tokens of a micro-batch, padding included.
     Returns: for each worker its micro-batches, each a list of positions in `lengths`.
     Raises:
         DataError: an item is longer than the budget, or there are fewer items than workers.
@@ -187,12 +192,25 @@ def plan_micro_batches(
         raise DataError(
             f"a batch of {len(lengths)} examples cannot be dealt to {num_workers} workers"
         )
+    longest = max(lengths)
+    if longest > token_budget:
+        raise DataError(f"an example of {longest} tokens exceeds micro_batch_tokens={token_budget}")
+    plans = []
+    while token_budget >= longest:
+        groups = _grouped(lengths, num_workers=num_workers, token_budget=token_budget)
+        plans.append(_dealt(groups, lengths, num_workers=num_workers))
+        token_budget //= 2
+    return min(plans, key=lambda plan: max(_cost(groups, lengths) for groups in plan))
+
+
+def _grouped(lengths: Sequence[int], *, num_workers: int, token_budget: int) -> list[list[int]]:
+    """Items sorted by length and grouped while rows times longest row stay within the budget.
+
+    The largest group is then halved until the groups deal out evenly: ZeRO-2 and ZeRO-3 communicate
+    in every backward pass, so workers must take the same number of them.
+    """
     groups: list[list[int]] = []
     for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if lengths[item] > token_budget:
-            raise DataError(
-                f"an example of {lengths[item]} tokens exceeds micro_batch_tokens={token_budget}"
-            )
         if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= token_budget:
             groups[-1].append(item)
         else:
@@ -202,9 +220,25 @@ def plan_micro_batches(
         groups.remove(largest)
         half = (len(largest) + 1) // 2
         groups.extend([largest[:half], largest[half:]])
-    groups.sort(key=lambda group: -len(group) * max(lengths[i] for i in group))
+    return groups
+
+
+def _dealt(
+    groups: list[list[int]], lengths: Sequence[int], *, num_workers: int
+) -> list[list[list[int]]]:
+    """Groups to workers, the most costly first, back and forth."""
+    groups.sort(key=lambda group: -_padded(group, lengths))
     plan: list[list[list[int]]] = [[] for _ in range(num_workers)]
     for index, group in enumerate(groups):
         lap, seat = divmod(index, num_workers)
         plan[seat if lap % 2 == 0 else num_workers - 1 - seat].append(group)
     return plan
+
+
+def _padded(group: Sequence[int], lengths: Sequence[int]) -> int:
+    return len(group) * max(lengths[item] for item in group)
+
+
+def _cost(groups: Sequence[Sequence[int]], lengths: Sequence[int]) -> int:
+    """Time of one worker's passes, counted in tokens."""
+    return sum(_padded(group, lengths) + MICRO_BATCH_COST_TOKENS for group in groups)

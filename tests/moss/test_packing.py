@@ -33,6 +33,19 @@ def test_every_item_is_dealt_once_within_budget_and_workers_get_equally_many(
     assert len({len(worker) for worker in plan}) == 1
 
 
+def test_one_long_item_does_not_pad_the_short_ones_and_work_is_even() -> None:
+    lengths = [900, *[100] * 31]
+    plan = plan_micro_batches(lengths, num_workers=2, token_budget=4096)
+    padded = [sum(len(g) * max(lengths[i] for i in g) for g in worker) for worker in plan]
+    assert sum(padded) <= 1.1 * sum(lengths)
+    assert max(padded) <= 1.25 * sum(lengths) / 2
+
+
+def test_equal_items_that_fit_are_one_micro_batch_per_worker() -> None:
+    plan = plan_micro_batches([128] * 16, num_workers=2, token_budget=4096)
+    assert [len(worker) for worker in plan] == [1, 1]
+
+
 def test_too_long_an_item_is_refused_with_both_numbers() -> None:
     with pytest.raises(DataError, match="500 tokens exceeds micro_batch_tokens=100"):
         plan_micro_batches([500], num_workers=1, token_budget=100)
