@@ -1,7 +1,7 @@
 """Evaluation prompts, and the proof that no training set holds them.
 
-Search is measured on facts that no teacher ever asks about: a fact that training answers is learned
-by heart, and search would have nothing to add.
+Search is measured on facts that nobody asks about in training, though other facts of the same thing
+are asked: a fact that training answers is learned by heart, and search would have nothing to add.
 """
 
 from __future__ import annotations
