@@ -24,7 +24,7 @@ from moss.meta_instruction import MetaInstruction
 from moss.persona import load_persona
 from moss.recipes import Calls, Row, Sampling, text_of
 from moss.teacher import Message
-from moss.templates import load_template
+from moss.templates import Template, load_template
 from moss.types import Language
 
 END_OF_CHAT = "<end>"
@@ -96,11 +96,15 @@ class OneInstruction:
         )
         sampling = Sampling(self.sampling, stop=_STOPS)
         model = text_of(row, "grade_model")
-        answer = await calls.complete(model, text, sampling, step=f"{self.step}-1")
+        answer = await calls.complete(
+            model, text, sampling, step=f"{self.step}-1", template=template
+        )
         exchanges = [Exchange(first, parse_reply(answer.text))]
         for turn in range(2, num_turns_of(row) + 1):
             text = f"{text}{answer.text}<eor>\n[Human]:"
-            answer = await calls.complete(model, text, sampling, step=f"{self.step}-{turn}")
+            answer = await calls.complete(
+                model, text, sampling, step=f"{self.step}-{turn}", template=template
+            )
             exchanges.append(parse_exchange(answer.text))
         return conversation_columns(exchanges, self.meta_version)
 
@@ -127,6 +131,7 @@ class TwoInstructions:
                     simulator_messages(exchanges, language, topic=text_of(row, "category")),
                     Sampling(self.sampling),
                     step=f"user-{turn}",
+                    template=simulator_template(language),
                 )
                 message = parse_user_message(answer.text)
                 if message is None:
@@ -137,18 +142,27 @@ class TwoInstructions:
                 assistant_messages(exchanges, human, language, persona=self.persona),
                 Sampling(self.sampling),
                 step=f"{self.step}-{turn}",
+                template=assistant_template(language),
             )
             exchanges.append(Exchange(human, parse_chat_reply(answer.text)))
         return conversation_columns(exchanges, self.meta_version)
+
+
+def assistant_template(language: Language) -> Template:
+    """The assistant's instruction."""
+    return load_template("assistant_instruction", language)
+
+
+def simulator_template(language: Language) -> Template:
+    """The simulated user's instruction."""
+    return load_template("user_instruction", language)
 
 
 def assistant_messages(
     exchanges: Sequence[Exchange], human: str, language: Language, *, persona: str
 ) -> list[Message]:
     """What the assistant's model sees: its instruction, the history, the open message."""
-    system = load_template("assistant_instruction", language).render(
-        persona=load_persona(persona, language).block()
-    )
+    system = assistant_template(language).render(persona=load_persona(persona, language).block())
     messages = [Message("system", system)]
     for exchange in exchanges:
         messages += [Message("user", exchange.human), Message("assistant", exchange.moss)]
@@ -159,7 +173,7 @@ def simulator_messages(
     exchanges: Sequence[Exchange], language: Language, *, topic: str
 ) -> list[Message]:
     """What the simulated user's model sees: its own instruction and the history, roles swapped."""
-    system = load_template("user_instruction", language).render(topic=topic)
+    system = simulator_template(language).render(topic=topic)
     messages = [Message("system", system)]
     for exchange in exchanges:
         messages += [Message("assistant", exchange.human), Message("user", exchange.moss)]

@@ -132,10 +132,12 @@ class ExtendPrompts:
         """
         language = cast(Language, text_of(row, "language"))
         slots = {"tool": text_of(row, "category")} if self.template == "tool_queries" else {}
-        prompt = load_template(self.template, language).render(
+        template = load_template(self.template, language)
+        prompt = template.render(
             examples=text_of(row, "examples"), count=self.config.num_prompts, **slots
         )
-        answer = await calls.ask(self.model, prompt, Sampling(self.config.sampling), step=self.step)
+        sampling = Sampling(self.config.sampling)
+        answer = await calls.ask(self.model, prompt, sampling, step=self.step, template=template)
         texts = parse_prompts(
             answer.text,
             count=self.config.num_prompts,

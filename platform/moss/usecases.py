@@ -114,13 +114,17 @@ class ClassifyPrompt:
         examples = "\n".join(
             f"Prompt: {example_of(name, language)}\nClass: {name}" for name in USE_CASES
         )
-        question = load_template("classify_use_case", language).render(
-            classes=", ".join(USE_CASES), examples=examples, prompt=prompt
-        )
+        template = load_template("classify_use_case", language)
+        question = template.render(classes=", ".join(USE_CASES), examples=examples, prompt=prompt)
         sampling = Sampling(self.sampling)
-        answer = await calls.ask(self.classifier_model, question, sampling, step="use_case")
-        question = load_template("rate_difficulty", language).render(prompt=prompt)
-        rating = await calls.ask(self.difficulty_model, question, sampling, step="difficulty")
+        answer = await calls.ask(
+            self.classifier_model, question, sampling, step="use_case", template=template
+        )
+        template = load_template("rate_difficulty", language)
+        question = template.render(prompt=prompt)
+        rating = await calls.ask(
+            self.difficulty_model, question, sampling, step="difficulty", template=template
+        )
         return {
             "use_case": parse_use_case(answer.text),
             "difficulty": parse_difficulty(rating.text),
