@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,19 +25,28 @@ from moss.types import Language
 Label = Literal["a", "b", "tie", "invalid"]
 Verdict = Literal["A", "B", "tie", "invalid"]
 
-_VERDICT = re.compile(
-    r"\bverdict\**[ \t]*[:：][ \t*\"'\[(]*(?:response[ \t]+)?(A|B|tie)\b", re.IGNORECASE
+_VERDICT = re.compile(r"\bverdict\**[ \t]*:(.*)", re.IGNORECASE)
+_MARKUP = re.compile(r"[*\"'`_\[\](){}<>“”‘’「」【】《》]")
+_CHOICE = re.compile(
+    r"(?i:response |answer )?"
+    r"(?:([AB])(?:(?: is | wins| because | ?[-:,;] ?\w{2}).*)?|(?i:([ab])|(?:a )?(tie)))"
 )
+"""A choice alone, or a capital letter and what speaks for it; `a` may be an article."""
 _SWAPPED: Mapping[Verdict, Verdict] = {"A": "B", "B": "A", "tie": "tie", "invalid": "invalid"}
 
 
 def parse_verdict(text: str) -> Verdict:
-    """The last "Verdict: A|B|tie" line; "invalid" where there is none."""
-    found = _VERDICT.findall(text)
+    """The last "Verdict: A|B|tie" line; "invalid" where there is none or it names no one choice."""
+    found = _VERDICT.findall(unicodedata.normalize("NFKC", text))
     if not found:
         return "invalid"
-    verdict = found[-1].upper()
-    return "tie" if verdict == "TIE" else verdict
+    stated = " ".join(_MARKUP.sub(" ", found[-1]).split())
+    choice = _CHOICE.fullmatch(stated.rstrip(".!。 "))
+    if choice is None:
+        return "invalid"
+    if choice[3]:
+        return "tie"
+    return "A" if (choice[1] or choice[2]).upper() == "A" else "B"
 
 
 def combine(first: Verdict, swapped: Verdict) -> Label:

@@ -8,7 +8,7 @@ from typing import cast
 
 from moss.chat import Conversation, Turn, format_commands, format_results
 from moss.config.synthesis import SynthesizeToolConversationsConfig
-from moss.conversations import language_of, num_turns_of, parse_chat_reply
+from moss.conversations import language_of, num_turns_of, parse_chat_reply, parse_user_message
 from moss.errors import TeacherResponseError
 from moss.meta_instruction import MetaInstruction
 from moss.recipes import Calls, Row, Sampling, text_of
@@ -176,7 +176,10 @@ class ToolConversation:
             step=f"follow-up-{number}",
             template=template,
         )
-        return parse_chat_reply(answer.text)
+        message = parse_user_message(answer.text)
+        if message is None:
+            raise TeacherResponseError("the simulated user had no follow-up query")
+        return message
 
     async def _difficulty(self, row: Row, calls: Calls) -> int:
         template = load_template("rate_difficulty", language_of(row))

@@ -116,6 +116,7 @@ def _document(
         "run_id": place.run_id,
         "stage": stage,
         "notes": list(notes),
+        "datasets": list(choice.ids),
         "num_rows": choice.num_rows,
         "rows": [{**row, "dataset": dataset, "lineage": links(row)} for dataset, row in rows],
         "nodes": kept,

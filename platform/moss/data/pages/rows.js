@@ -58,12 +58,19 @@
       select.append(option("", `${name}: all`));
       for (const [value, count] of [...counts].sort()) select.append(option(value, `${value} (${number(count)})`));
       select.addEventListener("change", () => {
-        state.chosen[name] = select.value;
-        select.classList.toggle("set", select.value !== "");
+        choose(select, name, select.value);
         filter();
       });
+      // A run's last file is what later runs read; the others lead up to it.
+      if (name === "dataset") choose(select, name, data.datasets[data.datasets.length - 1]);
       byId("selects").append(select);
     }
+  }
+
+  function choose(select, name, value) {
+    select.value = value;
+    state.chosen[name] = select.value;
+    select.classList.toggle("set", select.value !== "");
   }
 
   function option(value, text) {
@@ -109,12 +116,17 @@
     if (row.reason) text.append(make("small", "", row.reason));
     const status = make("td", "nowrap");
     status.append(tag(row));
-    line.append(text, status, make("td", "middle", row.tool && row.category !== row.tool ? `${row.category} · ${row.tool}` : row.category || ""),
-      make("td", "wide", row.language), make("td", "wide", row.step), make("td", "wide", row.model),
+    line.append(text, status, make("td", "middle", topicOf(row)),
+      make("td", "wide", row.language), make("td", "wide", row.step), make("td", "wide nowrap", row.model),
       make("td", "wide number", number(tokensOf(row))), make("td", "wide number nowrap", money(row.cost_usd)));
     line.addEventListener("click", () => open(row));
     line.row = row;
     return line;
+  }
+
+  function topicOf(row) {
+    if (row.model_a) return `${row.model_a} / ${row.model_b}`;
+    return row.tool && row.tool !== "none" ? `${row.category} · ${row.tool}` : row.category || "";
   }
 
   function tag(row) {
@@ -370,5 +382,6 @@
   document.addEventListener("keydown", onKey);
   filter();
   const linked = data.rows.find((row) => `#${encodeURIComponent(row.id)}` === location.hash);
+  if (linked && !state.matches.includes(linked)) byId("filters").reset();
   if (linked) { state.page = Math.floor(state.matches.indexOf(linked) / PAGE_ROWS); show(); open(linked); }
 })();
