@@ -143,6 +143,23 @@ def test_a_simulator_out_of_its_part_is_refused(answer: str) -> None:
         parse_user_message(answer)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I can't find my key.",
+        "I can't thank you enough.",
+        "Sorry, I cannot agree with that.",
+        "抱歉，我无法理解你的意思。",
+        "I'm sorry to hear that.",
+        "Can you help me? I cannot play the piano?",
+        "Help, I won't make it in time.",
+    ],
+)
+def test_what_people_say_of_themselves_is_no_refusal(text: str) -> None:
+    assert not is_refusal(text)
+    assert parse_user_message(text) == text
+
+
 @given(LINES)
 def test_what_a_chat_model_says_is_kept_to_the_letter(text: str) -> None:
     if text.strip():
