@@ -23,26 +23,33 @@ def collect_prompts(
         served: rows of `moss.collection.read_served_prompts`; None simulates visitors.
     """
     counts: dict[str, dict[str, int]] = {}
+    rows_in: dict[str, int] = {}
     notes: list[str] = []
+    unwritten: list[Row] = []
     if served is None:
         visits = visitor_rows(config.visitors, seed=config.seed)
         visitor = SimulateVisitor(session.teacher.model("user_simulator"), config.visitors.sampling)
-        served = session.ask(visits, visitor)
-        counts["visit"] = status_counts(served)
+        visited = session.ask(visits, visitor)
+        counts["visit"], rows_in["visit"] = status_counts(visited), len(visits)
+        served = [row for row in visited if row["status"] == "ok"]
+        unwritten = [row for row in visited if row["status"] != "ok"]
         notes.append(SIMULATED_NOTE)
     cleaned = clean(served, config.dedup)
-    counts["clean"] = status_counts(cleaned)
+    counts["clean"], rows_in["clean"] = status_counts(cleaned), len(served)
     recipe = ClassifyPrompt(
         session.teacher.model("classifier"), session.teacher.model("difficulty"), config.sampling
     )
-    classified = session.ask([row for row in cleaned if row["status"] == "ok"], recipe)
-    counts["classify"] = status_counts(classified)
-    selected = _select(classified, config)
-    counts["select"] = status_counts(selected)
-    dropped = [row for row in cleaned if row["status"] != "ok"]
+    unique = [row for row in cleaned if row["status"] == "ok"]
+    classified = session.ask(unique, recipe)
+    counts["classify"], rows_in["classify"] = status_counts(classified), len(unique)
+    candidates = [row for row in classified if row["status"] == "ok"]
+    selected = _select(candidates, config)
+    counts["select"], rows_in["select"] = status_counts(selected), len(candidates)
+    dropped = [row for row in (*cleaned, *classified) if row["status"] != "ok"]
     return Outcome(
-        datasets={"collected": [*selected, *dropped]},
+        datasets={"collected": [*selected, *unwritten, *dropped]},
         counts=counts,
+        rows_in=rows_in,
         usage=session.usage,
         notes=notes,
     )
@@ -58,14 +65,10 @@ def _select(classified: Sequence[Row], config: CollectPromptsConfig) -> list[Row
             difficulty=int(str(row["difficulty"])),
         )
         for row in classified
-        if row["status"] == "ok"
     ]
     chosen = {seed.id for seed in select_seeds(candidates, config.num_seeds, seed=config.seed)}
     selected: list[Row] = []
     for row in classified:
-        if row["status"] != "ok":
-            selected.append(row)
-            continue
         use_case = str(row["use_case"])
         is_seed = row["id"] in chosen
         reason = "unknown use case" if use_case == UNKNOWN else "not among the seeds"

@@ -91,8 +91,9 @@ def label_preferences(
     checkpoint_folder: str,
 ) -> Outcome:
     """Conversations to responses and judged pairs (section 7.1)."""
+    histories = history_rows(config, conversations)
     responded = session.carry(
-        history_rows(config, conversations),
+        histories,
         [
             session.call_stage(Respond(config.response_models, config.persona, config.sampling)),
             Stage(
@@ -111,6 +112,7 @@ def label_preferences(
     return Outcome(
         datasets={"responses": responded, "pairs": judged},
         counts={"respond": status_counts(responded), "judge": status_counts(judged)},
+        rows_in={"respond": len(histories), "judge": len(pairs)},
         usage=session.usage,
         notes=judge_notes(judged, judge=judge, responders=config.response_models),
         metrics=judge_metrics(judged),

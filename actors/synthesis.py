@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from actors.session import TeacherSession
 from moss.config.synthesis import SynthesizeConversationsConfig, SynthesizePromptsConfig
@@ -17,6 +18,7 @@ from moss.selfinstruct import (
     Iteration,
     render_examples,
 )
+from moss.spend import calls_of
 from moss.synthesis_plan import bucket_of, conversation_rows, quotas_of, red_team_rows, turn_notes
 from moss.synthesis_rows import Outcome, status_counts
 
@@ -47,6 +49,17 @@ def extend(
     return asked, candidates
 
 
+def written_prompts(asked: Sequence[Row], candidates: Sequence[Row]) -> list[Row]:
+    """Rows to write of what `extend` returned: every candidate, and the calls that failed."""
+    failed = [row for row in asked if row["status"] != "ok"]
+    return [{**row, "source": "synthetic"} for row in (*candidates, *failed)]
+
+
+def num_texts(asked: Sequence[Row]) -> int:
+    """Prompts in the answers to Self-Instruct's calls."""
+    return sum(len(_texts(row)) for row in asked)
+
+
 def synthesize_prompts(
     config: SynthesizePromptsConfig,
     session: TeacherSession,
@@ -74,15 +87,20 @@ def synthesize_prompts(
         f"bucket {bucket} is {missing} prompts short of its quota"
         for bucket, missing in coordinator.shortfalls().items()
     ]
-    failed = [{**row, "source": "synthetic"} for row in asked if row["status"] == "failed"]
-    rows = [{**row, "source": "synthetic"} for row in candidates]
+    written = written_prompts(asked, candidates)
     return Outcome(
-        datasets={"prompts": [*rows, *failed, *imported]},
+        datasets={"prompts": [*written, *imported]},
         counts={
             "extend": status_counts(asked),
-            "select": status_counts(rows),
+            "select": status_counts(candidates),
             "import": status_counts(imported),
         },
+        rows_in={
+            "extend": len(asked),
+            "select": num_texts(asked),
+            "import": len(red_team),
+        },
+        num_seeds={bucket: len(examples) for bucket, examples in seeds.items()},
         usage=session.usage,
         notes=notes,
     )
@@ -110,6 +128,7 @@ def synthesize_conversations(
     return Outcome(
         datasets={"conversations": finished},
         counts={"converse": status_counts(finished)},
+        rows_in={"converse": len(rows)},
         usage=session.usage,
         notes=turn_notes(num_clipped, len(rows), config.turns.max_turns),
     )
@@ -137,6 +156,7 @@ def _candidate_row(candidate: Candidate, iteration: Iteration, row: Row) -> Row:
         "parents": list(candidate.parents),
         "model": row["model"],
         "ledger_keys": row["ledger_keys"],
+        "calls": [replace(call, shared_by=len(_texts(row))).as_row() for call in calls_of(row)],
         "bucket": iteration.bucket,
         "text": candidate.text,
         "category": category,

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from actors.session import TeacherSession
-from actors.synthesis import extend
+from actors.synthesis import extend, num_texts, written_prompts
 from moss.chat import NONE, Command, ToolResult
 from moss.config.synthesis import SynthesizeToolConversationsConfig
 from moss.config.tools import ToolsConfig
@@ -62,51 +62,67 @@ def synthesize_tool_conversations(
         demonstrations: by language; their queries are the seeds.
         conversations: conventional ones, from which negative examples are drawn.
     """
-    asked, queries = _extend_queries(config, session, demonstrations)
+    seeds = _query_seeds(config, demonstrations)
+    asked, queries = _extend_queries(config, session, seeds)
     planner = Planner(session.teacher.model("tools"), config, demonstrations)
     tools = DeployedTools(
         config.tools, concurrency=config.tool_concurrency, max_attempts=config.max_tool_attempts
     )
+    to_converse = tool_query_rows(config, queries)
     positive = session.ask(
-        tool_query_rows(config, queries),
-        ToolConversation(planner, tools, session.teacher.model("difficulty")),
+        to_converse, ToolConversation(planner, tools, session.teacher.model("difficulty"))
     )
     negative, notes = negative_rows(config, conversations, num_tool_rows=len(positive))
     switched = session.ask(negative, NegativeExample(planner))
-    unused = [
-        {**row, "tool": bucket_of(str(row["bucket"]))[0]}
-        for row in [*queries, *(row for row in asked if row["status"] == "failed")]
-        if row["status"] != "ok"
-    ]
     return Outcome(
-        datasets={"tool_conversations": [*positive, *switched, *unused]},
+        datasets={
+            "queries": written_prompts(asked, queries),
+            "tool_conversations": [*positive, *switched],
+        },
         counts={
             "extend": status_counts(asked),
             "select": status_counts(queries),
             "tool_conversation": status_counts(positive),
             "negative": status_counts(switched),
         },
+        rows_in={
+            "extend": len(asked),
+            "select": num_texts(asked),
+            "tool_conversation": len(to_converse),
+            "negative": len(negative),
+        },
+        num_seeds={bucket: len(examples) for bucket, examples in seeds.items()},
         usage=session.usage,
         notes=notes,
     )
 
 
-def _extend_queries(
+def _query_seeds(
     config: SynthesizeToolConversationsConfig,
-    session: TeacherSession,
     demonstrations: Mapping[Language, Sequence[ToolDemonstration]],
-) -> tuple[list[Row], list[Row]]:
-    quotas = tool_buckets(config)
-    seeds = {
+) -> dict[str, list[Example]]:
+    """Bucket -> queries of the demonstrations that call the bucket's tool."""
+    return {
         bucket: [
             Example(item.id, item.query)
             for item in demonstrations[bucket_of(bucket)[1]]
             if item.tool == bucket_of(bucket)[0] and item.commands != NONE
         ]
-        for bucket in quotas
+        for bucket in tool_buckets(config)
     }
+
+
+def _extend_queries(
+    config: SynthesizeToolConversationsConfig,
+    session: TeacherSession,
+    seeds: Mapping[str, Sequence[Example]],
+) -> tuple[list[Row], list[Row]]:
     coordinator = Coordinator(
-        quotas, seeds, config=config.self_instruct, dedup=config.dedup, seed=config.seed
+        tool_buckets(config),
+        seeds,
+        config=config.self_instruct,
+        dedup=config.dedup,
+        seed=config.seed,
     )
     recipe = ExtendPrompts(
         session.teacher.model("tools"), config.self_instruct, template="tool_queries"

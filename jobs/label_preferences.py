@@ -26,7 +26,8 @@ def run_stage(config: LabelPreferencesConfig) -> None:
     from jobs.teacher_session import teacher_endpoint
     from moss import storage
     from moss.lineage import Run
-    from moss.synthesis_rows import finish_run, read_ok_rows
+    from moss.reporting.finish import finish_run
+    from moss.synthesis_rows import read_ok_rows
 
     source, policy = config.run_path(config.conversations), config.run_path(config.checkpoint)
     inputs = {"conversations": source, "policy": policy}
@@ -51,7 +52,14 @@ def run_stage(config: LabelPreferencesConfig) -> None:
                 conversations=read_ok_rows(source, "conversations"),
                 checkpoint_folder=storage.join(storage.absolute(policy), "checkpoint"),
             )
-            finish_run(run, outcome, teacher=teacher, stand_in=session.endpoint.stand_in)
+            finish_run(
+                config,
+                run,
+                "label_preferences",
+                outcome,
+                teacher=teacher,
+                stand_in=session.endpoint.stand_in,
+            )
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
     from actors.synthesis import synthesize_conversations
     from jobs.teacher_session import teacher_endpoint
     from moss.lineage import Run
+    from moss.reporting.finish import finish_run
     from moss.synthesis_plan import conversation_models
-    from moss.synthesis_rows import finish_run, read_ok_rows
+    from moss.synthesis_rows import read_ok_rows
 
     source = config.run_path(config.prompts)
     with Run.open(config, "synthesize_conversations", inputs={"prompts": source}) as run:
@@ -45,7 +46,14 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
             ) as session,
         ):
             outcome = synthesize_conversations(config, session, prompts=prompts)
-            finish_run(run, outcome, teacher=teacher, stand_in=session.endpoint.stand_in)
+            finish_run(
+                config,
+                run,
+                "synthesize_conversations",
+                outcome,
+                teacher=teacher,
+                stand_in=session.endpoint.stand_in,
+            )
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ def run_stage(config: SynthesizeToolConversationsConfig) -> None:
     from actors.tool_synthesis import synthesize_tool_conversations
     from jobs.teacher_session import teacher_endpoint
     from moss.lineage import Run
+    from moss.reporting.finish import finish_run
     from moss.synthesis_inputs import demonstrations_by_language
-    from moss.synthesis_rows import finish_run, read_ok_rows
+    from moss.synthesis_rows import read_ok_rows
 
     source = config.run_path(config.conversations)
     with Run.open(config, "synthesize_tool_conversations", inputs={"conversations": source}) as run:
@@ -49,7 +50,14 @@ def run_stage(config: SynthesizeToolConversationsConfig) -> None:
                 demonstrations=demonstrations_by_language(),
                 conversations=read_ok_rows(source, "conversations"),
             )
-            finish_run(run, outcome, teacher=teacher, stand_in=session.endpoint.stand_in)
+            finish_run(
+                config,
+                run,
+                "synthesize_tool_conversations",
+                outcome,
+                teacher=teacher,
+                stand_in=session.endpoint.stand_in,
+            )
 
 
 if __name__ == "__main__":

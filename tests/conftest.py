@@ -18,6 +18,11 @@ _TEXTS = [
 ] * 10
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--rewrite-golden` writes the golden files of rendered prompts anew."""
+    parser.addoption("--rewrite-golden", action="store_true", help="write golden files anew")
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random policy (2 layers, hidden 64, head 32) with a small tokenizer."""

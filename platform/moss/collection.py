@@ -108,10 +108,10 @@ class SimulateVisitor:
         """
         language = language_of(row)
         example = Example("example", example_of(text_of(row, "topic"), language))
-        prompt = load_template("extend_prompts", language).render(
-            examples=render_examples([example]), count=1
-        )
-        answer = await calls.ask(self.model, prompt, Sampling(self.sampling), step=self.step)
+        template = load_template("extend_prompts", language)
+        prompt = template.render(examples=render_examples([example]), count=1)
+        sampling = Sampling(self.sampling)
+        answer = await calls.ask(self.model, prompt, sampling, step=self.step, template=template)
         texts = parse_prompts(answer.text, count=1, is_truncated=False)
         if not texts:
             raise TeacherResponseError("the simulated visitor said nothing")

@@ -23,17 +23,25 @@ from moss.errors import DataError, TeacherResponseError
 from moss.meta_instruction import MetaInstruction
 from moss.persona import load_persona
 from moss.recipes import Calls, Row, Sampling, text_of
+from moss.refusals import is_refusal
 from moss.teacher import Message
-from moss.templates import load_template
+from moss.templates import Template, load_template
 from moss.types import Language
 
 END_OF_CHAT = "<end>"
 """What the simulated user writes when it has nothing more to say."""
 
 _END_MARKER = re.compile(r"<eo[a-z]>")
-_HUMAN = re.compile(r"\[Human\][ \t]*[:：]", re.IGNORECASE)
-_MOSS = re.compile(r"\[MOSS\][ \t]*[:：]", re.IGNORECASE)
-_TURN_END = re.compile(f"{_END_MARKER.pattern}|{_HUMAN.pattern}|{_MOSS.pattern}", re.IGNORECASE)
+_LAST_MARKERS = re.compile(rf"(?:\s*{_END_MARKER.pattern})+\s*\Z")
+_HUMAN = re.compile(r"[\[【［]Human[\]】］][ \t]*[:：]", re.IGNORECASE)
+_MOSS = re.compile(r"[\[【［]MOSS[\]】］][ \t]*[:：]", re.IGNORECASE)
+_OPENS = r"(?:(?<![^\n])|(?<=<eo[a-z]>))[ \t]*"
+"""Where a label is one: at the start of a line or right behind an end marker."""
+_HUMAN_LABEL = re.compile(_OPENS + _HUMAN.pattern, re.IGNORECASE)
+_MOSS_LABEL = re.compile(_OPENS + _MOSS.pattern, re.IGNORECASE)
+_TURN_END = re.compile(
+    f"{_END_MARKER.pattern}|{_HUMAN_LABEL.pattern}|{_MOSS_LABEL.pattern}", re.IGNORECASE
+)
 _STOPS = ("[Human]:", "<eor>")
 MAX_REPLY_CHARACTERS = 20_000
 
@@ -47,35 +55,46 @@ class Exchange:
 
 
 def parse_reply(completion: str) -> str:
-    """The next MOSS reply in a completion; what follows it is dropped.
+    """The next MOSS reply in a completion; what follows it is dropped, as is a preface before it.
 
     Raises:
         TeacherResponseError: there is none.
     """
     text = completion.lstrip()
-    header = _MOSS.match(text)
-    reply = _TURN_END.split(text[header.end() :] if header else text, maxsplit=1)[0].strip()
+    label = _MOSS_LABEL.search(text)
+    end = re.search(f"{_END_MARKER.pattern}|{_HUMAN_LABEL.pattern}", text, re.IGNORECASE)
+    if label and (end is None or label.start() <= end.start()):
+        text = _without_label(text[label.start() :], _MOSS)
+    reply = _TURN_END.split(text, maxsplit=1)[0].strip()
     if not reply:
         raise TeacherResponseError(f"no reply of MOSS in the completion {completion[:120]!r}")
-    if len(reply) > MAX_REPLY_CHARACTERS:
-        raise TeacherResponseError(f"a reply of {len(reply)} characters is not one turn")
-    return reply
+    return _checked(reply)
 
 
 def parse_exchange(completion: str) -> Exchange:
     """Human message and reply in a completion that continues an open "[Human]:".
 
     Raises:
-        TeacherResponseError: one of the two is missing.
+        TeacherResponseError: one of the two is missing, or the human speaks twice.
     """
-    text = _HUMAN.sub("", completion, count=1) if _HUMAN.match(completion.lstrip()) else completion
-    human_part, *rest = _MOSS.split(text, maxsplit=1)
-    human = _END_MARKER.split(human_part, maxsplit=1)[0].strip()
-    if not human or not rest:
+    text = _without_label(completion, _HUMAN)
+    label = _MOSS_LABEL.search(text) or _MOSS.search(text)
+    human = _LAST_MARKERS.sub("", text[: label.start()]).strip() if label else ""
+    if label is None or not human:
         raise TeacherResponseError(
             f"expected a message, then [MOSS]: and a reply, got {completion[:120]!r}"
         )
-    return Exchange(human, parse_reply(f"[MOSS]:{rest[0]}"))
+    if _HUMAN_LABEL.search(human):
+        raise TeacherResponseError(f"the human speaks twice in a row: {completion[:120]!r}")
+    return Exchange(human, parse_reply(f"[MOSS]:{text[label.end() :]}"))
+
+
+def _without_label(text: str, label: re.Pattern[str]) -> str:
+    """The text less its leading labels; teachers repeat them."""
+    text = text.lstrip()
+    while found := label.match(text):
+        text = text[found.end() :].lstrip()
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +115,15 @@ class OneInstruction:
         )
         sampling = Sampling(self.sampling, stop=_STOPS)
         model = text_of(row, "grade_model")
-        answer = await calls.complete(model, text, sampling, step=f"{self.step}-1")
+        answer = await calls.complete(
+            model, text, sampling, step=f"{self.step}-1", template=template
+        )
         exchanges = [Exchange(first, parse_reply(answer.text))]
         for turn in range(2, num_turns_of(row) + 1):
             text = f"{text}{answer.text}<eor>\n[Human]:"
-            answer = await calls.complete(model, text, sampling, step=f"{self.step}-{turn}")
+            answer = await calls.complete(
+                model, text, sampling, step=f"{self.step}-{turn}", template=template
+            )
             exchanges.append(parse_exchange(answer.text))
         return conversation_columns(exchanges, self.meta_version)
 
@@ -127,6 +150,7 @@ class TwoInstructions:
                     simulator_messages(exchanges, language, topic=text_of(row, "category")),
                     Sampling(self.sampling),
                     step=f"user-{turn}",
+                    template=simulator_template(language),
                 )
                 message = parse_user_message(answer.text)
                 if message is None:
@@ -137,18 +161,27 @@ class TwoInstructions:
                 assistant_messages(exchanges, human, language, persona=self.persona),
                 Sampling(self.sampling),
                 step=f"{self.step}-{turn}",
+                template=assistant_template(language),
             )
             exchanges.append(Exchange(human, parse_chat_reply(answer.text)))
         return conversation_columns(exchanges, self.meta_version)
+
+
+def assistant_template(language: Language) -> Template:
+    """The assistant's instruction."""
+    return load_template("assistant_instruction", language)
+
+
+def simulator_template(language: Language) -> Template:
+    """The simulated user's instruction."""
+    return load_template("user_instruction", language)
 
 
 def assistant_messages(
     exchanges: Sequence[Exchange], human: str, language: Language, *, persona: str
 ) -> list[Message]:
     """What the assistant's model sees: its instruction, the history, the open message."""
-    system = load_template("assistant_instruction", language).render(
-        persona=load_persona(persona, language).block()
-    )
+    system = assistant_template(language).render(persona=load_persona(persona, language).block())
     messages = [Message("system", system)]
     for exchange in exchanges:
         messages += [Message("user", exchange.human), Message("assistant", exchange.moss)]
@@ -159,7 +192,7 @@ def simulator_messages(
     exchanges: Sequence[Exchange], language: Language, *, topic: str
 ) -> list[Message]:
     """What the simulated user's model sees: its own instruction and the history, roles swapped."""
-    system = load_template("user_instruction", language).render(topic=topic)
+    system = simulator_template(language).render(topic=topic)
     messages = [Message("system", system)]
     for exchange in exchanges:
         messages += [Message("assistant", exchange.human), Message("user", exchange.moss)]
@@ -169,22 +202,36 @@ def simulator_messages(
 def parse_user_message(text: str) -> str | None:
     """The simulated user's message; None when the user has nothing more to say.
 
+    Markers and labels inside the message are its text; only those around it are taken off.
+
     Raises:
-        TeacherResponseError: the simulator answered as the assistant.
+        TeacherResponseError: the simulator answered as the assistant, or refused to play.
     """
-    if _MOSS.match(text.lstrip()):
+    message = _without_label(text, _HUMAN)
+    if _MOSS.match(message):
         raise TeacherResponseError(f"the simulated user spoke as MOSS: {text[:120]!r}")
-    message = _END_MARKER.split(_HUMAN.sub("", text, count=1), maxsplit=1)[0].strip()
-    return None if not message or END_OF_CHAT in message else message
+    message = _LAST_MARKERS.sub("", _MOSS_LABEL.split(message, maxsplit=1)[0]).strip()
+    if not message or message.startswith(END_OF_CHAT) or message.endswith(END_OF_CHAT):
+        return None
+    if is_refusal(message):
+        raise TeacherResponseError(f"the simulated user refused to play: {text[:120]!r}")
+    return _checked(message)
 
 
 def parse_chat_reply(text: str) -> str:
-    """A chat model's reply: its text, nothing else is expected.
+    """A chat model's reply: its text as it stands, markers included.
+
+    One that writes labels as a completion does is read as such: the label is taken off, and what
+    it wrote for the human after its reply.
 
     Raises:
         TeacherResponseError: empty or far beyond one turn.
     """
-    return parse_reply(f"[MOSS]:{text}") if _MOSS.match(text.lstrip()) else _checked(text.strip())
+    stripped = text.strip()
+    if _MOSS.match(stripped):
+        reply = _HUMAN_LABEL.split(_without_label(stripped, _MOSS), maxsplit=1)[0]
+        stripped = _LAST_MARKERS.sub("", reply).strip()
+    return _checked(stripped)
 
 
 def _checked(reply: str) -> str:

@@ -47,6 +47,11 @@ def detect_language(text: str) -> Language:
     return "zh" if num_cjk > num_words else "en"
 
 
+def count_words(text: str) -> int:
+    """Length in words, each CJK character being one: comparable between English and Chinese."""
+    return len(_CJK.findall(text)) + len(_WORD.findall(_CJK.sub(" ", text)))
+
+
 def is_too_short(text: str, config: DedupConfig) -> bool:
     """Fewer than the minimum of CJK characters (Chinese) or of words and numbers (English)."""
     if detect_language(text) == "zh":

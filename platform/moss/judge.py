@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,25 +19,34 @@ from moss.config.synthesis import SamplingConfig
 from moss.conversations import language_of
 from moss.errors import DataError, TeacherResponseError
 from moss.recipes import Calls, Row, Sampling, text_of
-from moss.templates import load_template
+from moss.templates import Template, load_template
 from moss.types import Language
 
 Label = Literal["a", "b", "tie", "invalid"]
 Verdict = Literal["A", "B", "tie", "invalid"]
 
-_VERDICT = re.compile(
-    r"\bverdict\**[ \t]*[:：][ \t*\"'\[(]*(?:response[ \t]+)?(A|B|tie)\b", re.IGNORECASE
+_VERDICT = re.compile(r"\bverdict\**[ \t]*:(.*)", re.IGNORECASE)
+_MARKUP = re.compile(r"[*\"'`_\[\](){}<>“”‘’「」【】《》]")
+_CHOICE = re.compile(
+    r"(?i:response |answer )?"
+    r"(?:([AB])(?:(?: is | wins| because | ?[-:,;] ?\w{2}).*)?|(?i:([ab])|(?:a )?(tie)))"
 )
+"""A choice alone, or a capital letter and what speaks for it; `a` may be an article."""
 _SWAPPED: Mapping[Verdict, Verdict] = {"A": "B", "B": "A", "tie": "tie", "invalid": "invalid"}
 
 
 def parse_verdict(text: str) -> Verdict:
-    """The last "Verdict: A|B|tie" line; "invalid" where there is none."""
-    found = _VERDICT.findall(text)
+    """The last "Verdict: A|B|tie" line; "invalid" where there is none or it names no one choice."""
+    found = _VERDICT.findall(unicodedata.normalize("NFKC", text))
     if not found:
         return "invalid"
-    verdict = found[-1].upper()
-    return "tie" if verdict == "TIE" else verdict
+    stated = " ".join(_MARKUP.sub(" ", found[-1]).split())
+    choice = _CHOICE.fullmatch(stated.rstrip(".!。 "))
+    if choice is None:
+        return "invalid"
+    if choice[3]:
+        return "tie"
+    return "A" if (choice[1] or choice[2]).upper() == "A" else "B"
 
 
 def combine(first: Verdict, swapped: Verdict) -> Label:
@@ -72,9 +82,14 @@ def render_history(conversation: Conversation) -> str:
 
 def render_judgment(history: str, response_a: str, response_b: str, language: Language) -> str:
     """The judge's prompt for one order."""
-    return load_template("judge_pair", language).render(
+    return judge_template(language).render(
         conversation=history, response_a=response_a, response_b=response_b
     )
+
+
+def judge_template(language: Language) -> Template:
+    """The template of a judge's prompt."""
+    return load_template("judge_pair", language)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +121,18 @@ class JudgePair:
         verdicts: list[Verdict] = []
         for order, (first, second) in (("ab", (a, b)), ("ba", (b, a))):
             prompt = render_judgment(history, first, second, language)
-            verdicts.append(await self._ask(prompt, calls, order=order))
+            template = judge_template(language)
+            verdicts.append(await self._ask(prompt, calls, order=order, template=template))
         label = combine(verdicts[0], verdicts[1])
         columns: Row = {"verdict_ab": verdicts[0], "verdict_ba": verdicts[1], "label": label}
         if label == "invalid":
             return {**columns, "status": "failed", "reason": "a verdict could not be read"}
         return columns
 
-    async def _ask(self, prompt: str, calls: Calls, *, order: str) -> Verdict:
+    async def _ask(self, prompt: str, calls: Calls, *, order: str, template: Template) -> Verdict:
+        sampling, step = Sampling(self.sampling), f"{self.step}-{order}"
         try:
-            answer = await calls.ask(
-                self.model, prompt, Sampling(self.sampling), step=f"{self.step}-{order}"
-            )
+            answer = await calls.ask(self.model, prompt, sampling, step=step, template=template)
         except TeacherResponseError:
             return "invalid"
         return parse_verdict(answer.text)

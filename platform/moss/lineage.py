@@ -42,6 +42,7 @@ from moss.run_identity import (
     CONFIG_FILE,
     Opened,
     describe_run,
+    input_folder,
     refuse_other_run,
     refuse_secrets,
     run_folder,
@@ -101,6 +102,11 @@ class Run:
         """Whether a valid manifest stands, made from this config and these inputs."""
         return self.manifest is not None
 
+    @property
+    def input_folders(self) -> list[str]:
+        """Folders of the runs that this one reads."""
+        return [input_folder(self.folder, item) for item in self._opened.inputs.values()]
+
     def path(self, *parts: str) -> str:
         """Absolute path of a file of this run."""
         return storage.join(self.folder, *parts)
@@ -114,6 +120,7 @@ class Run:
         *,
         outputs: Sequence[str],
         counts: Counts,
+        views: Sequence[str] = (),
         cost: Cost | None = None,
         metrics: Mapping[str, float] | None = None,
         model_name: str | None = None,
@@ -124,6 +131,7 @@ class Run:
         Args:
             outputs: files or folders of this run, relative to its folder.
             counts: step -> status -> number of rows; see `check_counts`.
+            views: reports and pages made from the outputs; another layout is no other work.
             cost: use of the LLM endpoint, if the stage called one.
             metrics: final numbers, named as in `moss.metrics`.
             model_name: name of the checkpoint this run made.
@@ -144,6 +152,7 @@ class Run:
             config_digest=self._opened.config_digest,
             inputs=self._opened.inputs,
             outputs=describe_outputs(self.folder, outputs),
+            views=describe_outputs(self.folder, views),
             counts=_checked_counts(counts),
             cost=cost,
             metrics=_finite(metrics or {}),

@@ -97,6 +97,8 @@ class Manifest(Config):
     config_digest: str
     inputs: dict[str, InputRun]
     outputs: tuple[OutputFile, ...]
+    views: tuple[OutputFile, ...] = ()
+    """Reports and pages made from the outputs, for people: no part of the digest, never read."""
     counts: dict[str, StepCounts]
     cost: Cost | None = None
     metrics: dict[str, float] = Field(default_factory=dict)

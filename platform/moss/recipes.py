@@ -16,7 +16,9 @@ from moss.config.synthesis import SamplingConfig
 from moss.config.teacher import TeacherConfig
 from moss.errors import DataError, TeacherResponseError
 from moss.limits import price
+from moss.spend import CallRecord
 from moss.teacher import Message, Teacher, TeacherAnswer, TeacherRequest
+from moss.templates import Template
 
 Row = dict[str, object]
 """One row on its way through a stage: JSON values only."""
@@ -35,43 +37,61 @@ class Sampling:
 
 
 class Calls:
-    """The calls that one row makes; collects its ledger keys, answers and usage.
+    """The calls that one row makes in one step; collects its ledger keys, answers and usage.
 
     A row's `attempts` are answers used, repairs and second tries included; refused HTTP requests
     stand in the ledger only, so that a busy endpoint does not change the data.
     """
 
-    def __init__(self, teacher: Teacher, config: TeacherConfig, *, seed: int, row_id: str) -> None:
+    def __init__(
+        self, teacher: Teacher, config: TeacherConfig, *, seed: int, row_id: str, step: str
+    ) -> None:
         self._teacher = teacher
         self._config = config
         self._seed = seed
         self._row_id = row_id
+        self._step = step
+        self.records: list[CallRecord] = []
         self.ledger_keys: list[str] = []
         self.num_answers = 0
         self.usage: dict[str, list[int]] = {}
 
     async def chat(
-        self, model: str, messages: Iterable[Message], sampling: Sampling, *, step: str
+        self,
+        model: str,
+        messages: Iterable[Message],
+        sampling: Sampling,
+        *,
+        step: str,
+        template: Template,
     ) -> TeacherAnswer:
-        """A chat answer. `step` makes the sampling seed unique within the row."""
-        return await self._ask(
-            TeacherRequest(model=model, messages=tuple(messages)), sampling, step=step
-        )
+        """A chat answer.
+
+        Args:
+            step: name of the call; makes the sampling seed unique within the row.
+            template: what the messages were rendered from; recorded in the row's `calls`.
+        """
+        request = TeacherRequest(model=model, messages=tuple(messages))
+        return await self._ask(request, sampling, step=step, template=template)
 
     async def complete(
-        self, model: str, prompt: str, sampling: Sampling, *, step: str
+        self, model: str, prompt: str, sampling: Sampling, *, step: str, template: Template
     ) -> TeacherAnswer:
-        """What continues `prompt`."""
-        return await self._ask(TeacherRequest(model=model, prompt=prompt), sampling, step=step)
+        """What continues `prompt`; see `chat`."""
+        request = TeacherRequest(model=model, prompt=prompt)
+        return await self._ask(request, sampling, step=step, template=template)
 
-    async def ask(self, model: str, prompt: str, sampling: Sampling, *, step: str) -> TeacherAnswer:
-        """Answer to a single prompt, by chat unless the model only completes."""
+    async def ask(
+        self, model: str, prompt: str, sampling: Sampling, *, step: str, template: Template
+    ) -> TeacherAnswer:
+        """Answer to a single prompt, by chat unless the model only completes; see `chat`."""
         if model in self._config.completion_models:
-            return await self.complete(model, prompt, sampling, step=step)
-        return await self.chat(model, [Message("user", prompt)], sampling, step=step)
+            return await self.complete(model, prompt, sampling, step=step, template=template)
+        messages = [Message("user", prompt)]
+        return await self.chat(model, messages, sampling, step=step, template=template)
 
     async def _ask(
-        self, request: TeacherRequest, sampling: Sampling, *, step: str
+        self, request: TeacherRequest, sampling: Sampling, *, step: str, template: Template
     ) -> TeacherAnswer:
         answer = await self._teacher.complete(
             replace(
@@ -85,6 +105,15 @@ class Calls:
         )
         self.ledger_keys.append(answer.key)
         self.num_answers += 1
+        record = CallRecord(
+            step=self._step,
+            call=step,
+            model=answer.model,
+            template=template.label,
+            prompt_tokens=answer.prompt_tokens,
+            completion_tokens=answer.completion_tokens,
+        )
+        self.records.append(record)
         add_usage(self.usage, {answer.model: [1, answer.prompt_tokens, answer.completion_tokens]})
         return answer
 
@@ -110,7 +139,7 @@ async def apply_recipe(
     """Run `recipe` on a row that is still ok; the row comes back with its status and usage."""
     if row.get("status", "ok") != "ok":
         return row
-    calls = Calls(teacher, config, seed=seed, row_id=str(row["id"]))
+    calls = Calls(teacher, config, seed=seed, row_id=str(row["id"]), step=recipe.step)
     added: Row
     try:
         added = await recipe.run(row, calls)
@@ -126,6 +155,7 @@ async def apply_recipe(
         **added,
         "attempts": _int(row.get("attempts")) + calls.num_answers,
         "ledger_keys": [*_list(row.get("ledger_keys")), *calls.ledger_keys],
+        "calls": [*_list(row.get("calls")), *(record.as_row() for record in calls.records)],
         USAGE: usage,
     }
 

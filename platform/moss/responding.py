@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 
 from moss.chat import Conversation
 from moss.config.synthesis import LabelPreferencesConfig, SamplingConfig
-from moss.conversations import Exchange, assistant_messages, language_of, parse_chat_reply
+from moss.conversations import (
+    Exchange,
+    assistant_messages,
+    assistant_template,
+    language_of,
+    parse_chat_reply,
+)
 from moss.errors import DataError
 from moss.judge import make_pairs
 from moss.recipes import Calls, Row, Sampling, stable_unit, text_of
@@ -73,7 +79,11 @@ class Respond:
         responses = list(responses_of(row))
         for model in self.models:
             answer = await calls.chat(
-                model, messages, Sampling(self.sampling), step=f"{self.step}-{model}"
+                model,
+                messages,
+                Sampling(self.sampling),
+                step=f"{self.step}-{model}",
+                template=assistant_template(language_of(row)),
             )
             responses.append({"model": model, "text": parse_chat_reply(answer.text)})
         return {"responses": responses}

@@ -121,7 +121,7 @@ def _ancestors(folder: str) -> Iterator[tuple[str, Manifest]]:
         parents: dict[str, Manifest] = {}
         for child_path, child in frontier:
             for name, item in child.inputs.items():
-                path = _resolve(os.path.dirname(child_path), item)
+                path = input_folder(child_path, item)
                 parents[path] = _load_parent(child_path, name, path, item.digest)
         frontier = list(parents.items())
 
@@ -148,10 +148,11 @@ def _input_run(workspace: str, name: str, path: str) -> InputRun:
     return InputRun(path=folder.removeprefix(workspace + "/"), digest=manifest.manifest_digest)
 
 
-def _resolve(workspace: str, item: InputRun) -> str:
+def input_folder(folder: str, item: InputRun) -> str:
+    """Where an input of the run at `folder` lies."""
     if storage.is_remote(item.path) or item.path.startswith("/"):
         return item.path
-    return storage.join(workspace, item.path)
+    return storage.join(os.path.dirname(folder), item.path)
 
 
 def _moved_inputs(before: Mapping[str, InputRun], now: Mapping[str, InputRun]) -> list[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -21,6 +20,7 @@ from typing import Literal, cast
 from moss.config.synthesis import DedupConfig, SelfInstructConfig
 from moss.dedup import DuplicateIndex, is_too_short
 from moss.errors import TeacherResponseError
+from moss.numbered_prompts import parse_prompts as parse_prompts
 from moss.recipes import Calls, Row, Sampling, stable_int, text_of
 from moss.templates import load_template
 from moss.types import Language
@@ -29,8 +29,6 @@ MARGIN = 1.2
 """Calls planned over those that should meet a quota: a further round costs more than some calls."""
 MIN_YIELD = 0.1
 """Least share of new prompts that a plan assumes, so that a poor start does not plan too many."""
-
-_ITEM = re.compile(r"^[ \t]*\[Question (\d+)\][ \t]*[:：]?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +92,6 @@ def render_examples(examples: Sequence[Example]) -> str:
     return "\n".join(lines)
 
 
-def parse_prompts(completion: str, *, count: int, is_truncated: bool) -> list[str]:
-    """Prompts in a completion that continues an open `[Question 1]:`.
-
-    Tolerates a repeated first header, missing colons and missing numbers in between. Stops at
-    `count`; a last item that was cut off is dropped.
-    """
-    if not _ITEM.match(completion.lstrip()):
-        completion = f"[Question 1]: {completion}"
-    pieces = _ITEM.split(completion.lstrip())
-    bodies = pieces[2::2]
-    if is_truncated:
-        bodies = bodies[:-1]
-    texts = [_first_paragraph(body) for body in bodies[:count]]
-    return [text for text in texts if text]
-
-
-def _first_paragraph(body: str) -> str:
-    return " ".join(body.strip().split("\n\n")[0].split())
-
-
 @dataclass(frozen=True, slots=True)
 class ExtendPrompts:
     """Recipe of one iteration: adds `texts`, the prompts that the teacher wrote."""
@@ -132,10 +110,12 @@ class ExtendPrompts:
         """
         language = cast(Language, text_of(row, "language"))
         slots = {"tool": text_of(row, "category")} if self.template == "tool_queries" else {}
-        prompt = load_template(self.template, language).render(
+        template = load_template(self.template, language)
+        prompt = template.render(
             examples=text_of(row, "examples"), count=self.config.num_prompts, **slots
         )
-        answer = await calls.ask(self.model, prompt, Sampling(self.config.sampling), step=self.step)
+        sampling = Sampling(self.config.sampling)
+        answer = await calls.ask(self.model, prompt, sampling, step=self.step, template=template)
         texts = parse_prompts(
             answer.text,
             count=self.config.num_prompts,

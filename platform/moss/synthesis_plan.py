@@ -17,6 +17,9 @@ from moss.selfinstruct import Example
 from moss.turns import choose_split, choose_weighted, sample_turns
 from moss.types import LANGUAGES, Language
 
+HARMLESSNESS = "harmlessness"
+"""Category of the imported red-team prompts (Table 3)."""
+
 
 def bucket_name(category: str, language: str) -> str:
     """A (category, language) pair as one name; `bucket_of` takes it apart."""
@@ -85,7 +88,7 @@ def red_team_rows(
                     "reason": "" if is_used else "quota met",
                     "text": row["text"],
                     "language": language,
-                    "category": "harmlessness",
+                    "category": HARMLESSNESS,
                     "source": "red_team",
                 }
             )
@@ -167,8 +170,6 @@ def tool_query_rows(config: SynthesizeToolConversationsConfig, queries: Sequence
                 "split": choose_split(config.splits, prompt_id=query_id),
                 "num_turns": sample_turns(config.turns, seed=config.seed, row_id=row_id).turns,
                 "parents": [query_id],
-                "attempts": query["attempts"],
-                "ledger_keys": query["ledger_keys"],
             }
         )
     return rows

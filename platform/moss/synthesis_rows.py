@@ -1,4 +1,4 @@
-"""What the synthesis stages write: row schemas, accounts of every row, and the end of a run."""
+"""What the synthesis stages write: row schemas, and accounts of every row."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Literal
 
 from moss import storage
 from moss.config.teacher import TeacherConfig
-from moss.lineage import Cost, Manifest, Run, count_statuses, read_named_rows
+from moss.lineage import Cost, count_statuses, read_named_rows
 from moss.manifest import ModelCost
 from moss.recipes import USAGE, Row, usage_usd
+from moss.spend import CallRecord, row_cost
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Dataset = Literal[
-    "prompts", "collected", "conversations", "tool_conversations", "responses", "pairs"
+    "prompts", "collected", "conversations", "queries", "tool_conversations", "responses", "pairs"
 ]
-Kind = Literal["text", "int", "texts", "responses"]
+Kind = Literal["text", "int", "texts", "responses", "calls"]
 
 _COMMON: dict[str, Kind] = {
     "id": "text",
@@ -29,6 +30,8 @@ _COMMON: dict[str, Kind] = {
     "parents": "texts",
     "model": "text",
     "ledger_keys": "texts",
+    "calls": "calls",
+    "cost_usd": "text",
 }
 _CONVERSATION: dict[str, Kind] = {
     "prompt_id": "text",
@@ -39,25 +42,23 @@ _CONVERSATION: dict[str, Kind] = {
     "num_turns": "int",
     "grade_model": "text",
 }
+_PROMPT: dict[str, Kind] = {
+    "text": "text",
+    "language": "text",
+    "category": "text",
+    "source": "text",
+}
 COLUMNS: dict[Dataset, dict[str, Kind]] = {
-    "prompts": {
-        **_COMMON,
-        "text": "text",
-        "language": "text",
-        "category": "text",
-        "source": "text",
-    },
+    "prompts": {**_COMMON, **_PROMPT},
     "collected": {
         **_COMMON,
-        "text": "text",
-        "language": "text",
-        "category": "text",
-        "source": "text",
+        **_PROMPT,
         "use_case": "text",
         "difficulty": "int",
         "frequency": "int",
     },
     "conversations": {**_COMMON, **_CONVERSATION},
+    "queries": {**_COMMON, **_PROMPT},
     "tool_conversations": {**_COMMON, **_CONVERSATION, "tool": "text", "kind": "text"},
     "responses": {
         **_COMMON,
@@ -84,9 +85,11 @@ COLUMNS: dict[Dataset, dict[str, Kind]] = {
     },
 }
 """Columns of each file under `data/`. Every row has the common ones; a failed row's own columns
-hold what was known when it failed, else an empty text, 0 or an empty list."""
+hold what was known when it failed, else an empty text, 0 or an empty list. `calls` says which model
+and template each answer behind the row came from (`moss.spend.CallRecord`), in the order of
+`ledger_keys`; `cost_usd` is their price as a decimal number, empty where a price is unknown."""
 
-_EMPTY: dict[Kind, object] = {"text": "", "int": 0, "texts": [], "responses": []}
+_EMPTY: dict[Kind, object] = {"text": "", "int": 0, "texts": [], "responses": [], "calls": []}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,13 @@ class Outcome:
     datasets: Mapping[Dataset, Sequence[Row]]
     counts: Mapping[str, Mapping[str, int]]
     """Step -> status -> rows."""
+    rows_in: Mapping[str, int]
+    """Step -> rows that entered it, counted before the step ran."""
     usage: Mapping[str, Sequence[int]]
     """Model -> calls, prompt tokens, completion tokens."""
     notes: Sequence[str] = ()
+    num_seeds: Mapping[str, int] = field(default_factory=dict)
+    """Bucket -> seeds that its examples were drawn from; stages without Self-Instruct have none."""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -113,17 +120,24 @@ def schema(dataset: Dataset) -> pa.Schema:
     import pyarrow as pa
 
     response = pa.struct([("model", pa.string()), ("text", pa.string())])
+    texts, numbers = CallRecord.TEXTS, CallRecord.NUMBERS
+    call = pa.struct(
+        [*((name, pa.string()) for name in texts), *((name, pa.int64()) for name in numbers)]
+    )
     types: dict[Kind, pa.DataType] = {
         "text": pa.string(),
         "int": pa.int64(),
         "texts": pa.list_(pa.string()),
         "responses": pa.list_(response),
+        "calls": pa.list_(call),
     }
     return pa.schema([(name, types[kind]) for name, kind in COLUMNS[dataset].items()])
 
 
-def shape_rows(rows: Iterable[Mapping[str, object]], dataset: Dataset) -> list[Row]:
-    """Rows with exactly the file's columns, in ascending order of id."""
+def shape_rows(
+    rows: Iterable[Mapping[str, object]], dataset: Dataset, teacher: TeacherConfig
+) -> list[Row]:
+    """Rows with exactly the file's columns and their cost, in ascending order of id."""
     columns = COLUMNS[dataset]
     shaped = [
         {
@@ -132,27 +146,10 @@ def shape_rows(rows: Iterable[Mapping[str, object]], dataset: Dataset) -> list[R
         }
         for row in rows
     ]
+    for row in shaped:
+        cost = row_cost(row, teacher)
+        row["cost_usd"] = "" if cost is None else f"{cost.normalize():f}"
     return sorted(shaped, key=lambda row: str(row["id"]))
-
-
-def finish_run(run: Run, outcome: Outcome, *, teacher: TeacherConfig, stand_in: bool) -> Manifest:
-    """Write every file, then the manifest."""
-    run.check_lease()
-    outputs = []
-    for dataset, rows in outcome.datasets.items():
-        path = storage.join("data", f"{dataset}.parquet")
-        storage.write_rows(run.path(path), shape_rows(rows, dataset), schema(dataset))
-        outputs.append(path)
-    notes = list(outcome.notes)
-    if stand_in:
-        notes.insert(0, "made with the offline teacher, a rule-based stand-in for a language model")
-    return run.finish(
-        outputs=outputs,
-        counts=outcome.counts,
-        cost=cost_of(outcome.usage, teacher, stand_in=stand_in),
-        metrics=outcome.metrics,
-        notes=notes,
-    )
 
 
 def cost_of(usage: Mapping[str, Sequence[int]], teacher: TeacherConfig, *, stand_in: bool) -> Cost:

@@ -29,6 +29,11 @@ class Template:
     slots: tuple[str, ...]
     text: str
 
+    @property
+    def label(self) -> str:
+        """Name, language and version, as rows record it: `judge_pair.en@1`."""
+        return f"{self.name}.{self.language}@{self.version}"
+
     def render(self, **values: object) -> str:
         """The prompt with every slot filled.
 

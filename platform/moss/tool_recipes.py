@@ -8,7 +8,7 @@ from typing import cast
 
 from moss.chat import Conversation, Turn, format_commands, format_results
 from moss.config.synthesis import SynthesizeToolConversationsConfig
-from moss.conversations import language_of, num_turns_of, parse_chat_reply
+from moss.conversations import language_of, num_turns_of, parse_chat_reply, parse_user_message
 from moss.errors import TeacherResponseError
 from moss.meta_instruction import MetaInstruction
 from moss.recipes import Calls, Row, Sampling, text_of
@@ -55,7 +55,8 @@ class Planner:
             TeacherResponseError: no try did.
         """
         language = language_of(row)
-        prompt = load_template("tool_plan", language).render(
+        template = load_template("tool_plan", language)
+        prompt = template.render(
             demonstrations=render_demonstrations(self._shown(language)),
             switches=render_switches(enabled),
             history=render_tool_history(history),
@@ -64,7 +65,11 @@ class Planner:
         error = TeacherResponseError("not asked")
         for attempt in range(1, self.config.max_plan_attempts + 1):
             answer = await calls.ask(
-                self.model, prompt, Sampling(self.config.sampling), step=f"{step}-try-{attempt}"
+                self.model,
+                prompt,
+                Sampling(self.config.sampling),
+                step=f"{step}-try-{attempt}",
+                template=template,
             )
             try:
                 plan = parse_plan(answer.text)
@@ -117,7 +122,11 @@ class ToolConversation:
         check_kind(row, turns)
         meta = MetaInstruction(config.meta_version, inner_thoughts=True, tools=enabled)
         conversation = Conversation(meta, tuple(turns))
-        return {"conversation": conversation.to_json(), "num_turns": len(turns)}
+        return {
+            "conversation": conversation.to_json(),
+            "num_turns": len(turns),
+            "model": self.planner.model,
+        }
 
     async def _turn(
         self,
@@ -132,7 +141,8 @@ class ToolConversation:
             row, calls, query=query, history=history, enabled=enabled, step=f"plan-{number}"
         )
         results = await self.tools.run(plan.commands) if plan.commands else ()
-        prompt = load_template("tool_reply", language_of(row)).render(
+        template = load_template("tool_reply", language_of(row))
+        prompt = template.render(
             history=render_tool_history(history),
             query=query,
             thoughts=plan.thoughts or "None",
@@ -144,6 +154,7 @@ class ToolConversation:
             prompt,
             Sampling(self.planner.config.sampling),
             step=f"reply-{number}",
+            template=template,
         )
         reply = parse_chat_reply(answer.text)
         check_citations(reply, results)
@@ -156,19 +167,29 @@ class ToolConversation:
         )
 
     async def _follow_up(self, row: Row, turns: Sequence[Turn], calls: Calls, number: int) -> str:
-        prompt = load_template("tool_follow_up", language_of(row)).render(
-            history=render_tool_history(turns)
+        template = load_template("tool_follow_up", language_of(row))
+        prompt = template.render(history=render_tool_history(turns))
+        answer = await calls.ask(
+            self.planner.model,
+            prompt,
+            Sampling(self.planner.config.sampling),
+            step=f"follow-up-{number}",
+            template=template,
         )
-        sampling = Sampling(self.planner.config.sampling)
-        answer = await calls.ask(self.planner.model, prompt, sampling, step=f"follow-up-{number}")
-        return parse_chat_reply(answer.text)
+        message = parse_user_message(answer.text)
+        if message is None:
+            raise TeacherResponseError("the simulated user had no follow-up query")
+        return message
 
     async def _difficulty(self, row: Row, calls: Calls) -> int:
-        prompt = load_template("rate_difficulty", language_of(row)).render(
-            prompt=text_of(row, "query")
+        template = load_template("rate_difficulty", language_of(row))
+        answer = await calls.ask(
+            self.difficulty_model,
+            template.render(prompt=text_of(row, "query")),
+            Sampling(self.planner.config.sampling),
+            step="difficulty",
+            template=template,
         )
-        sampling = Sampling(self.planner.config.sampling)
-        answer = await calls.ask(self.difficulty_model, prompt, sampling, step="difficulty")
         return parse_difficulty(answer.text)
 
 

@@ -26,12 +26,16 @@ from moss.types import API_NAMES, TOOL_NAMES, TOOL_OF_API, ToolName
 
 Kind = Literal["positive", "disabled", "negative"]
 
-_THOUGHTS = re.compile(r"\s*inner[ \t]+thoughts?[ \t]*[:：]", re.IGNORECASE)
-_PLAN = re.compile(
-    r"inner[ \t]+thoughts?[ \t]*[:：](?P<thoughts>.*?)"
-    r"^[ \t]*commands?[ \t]*[:：][ \t]*(?P<commands>.*)",
-    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+_THOUGHTS = re.compile(
+    r"^[ \t>*#]*(?:inner[ \t]+thoughts?|内心想法|想法)\**[ \t]*[:：]\**",
+    re.IGNORECASE | re.MULTILINE,
 )
+_COMMANDS = re.compile(
+    r"^[ \t>*#]*(?:commands?|命令|指令)\**[ \t]*[:：]\**", re.IGNORECASE | re.MULTILINE
+)
+_NEXT_QUERY = re.compile(r"^[ \t]*query[ \t]*[:：]", re.IGNORECASE | re.MULTILINE)
+_COMMAND_LINE = re.compile(r"\s*(?:[-*•][ \t]+|\d+[.)][ \t]+)?`?(?=[A-Za-z_]\w*\()")
+_NO_COMMANDS = frozenset({"none", "n/a", "null", "无", "没有"})
 _CITATION = re.compile(r"<sup><\|(\d+)\|></sup>")
 _PAGE = re.compile(r"^<\|(\d+)\|>", re.MULTILINE)
 
@@ -54,19 +58,44 @@ class Plan:
 def parse_plan(text: str) -> Plan:
     """Inner thoughts and commands in a planner's answer, which continues "Inner thoughts:".
 
+    A preface before the first label is dropped, as is what follows the commands.
+
     Raises:
-        TeacherResponseError: no Commands line, or commands outside the grammar.
+        TeacherResponseError: no Commands line, a label twice, or commands outside the grammar.
     """
-    found = _PLAN.search(text if _THOUGHTS.match(text) else f"Inner thoughts:\n{text}")
-    if found is None:
+    plan = _NEXT_QUERY.split(text, maxsplit=1)[0]
+    thought_labels, command_labels = list(_THOUGHTS.finditer(plan)), list(_COMMANDS.finditer(plan))
+    if len(thought_labels) > 1 or len(command_labels) > 1:
+        raise TeacherResponseError(f"a label stands twice in the plan {text[:120]!r}")
+    if not command_labels:
         raise TeacherResponseError(f"no 'Commands:' line in the plan {text[:120]!r}")
-    thoughts = " ".join((found["thoughts"]).split()) or None
-    listed = found["commands"].strip().splitlines()
+    (label,) = command_labels
+    start = thought_labels[0].end() if thought_labels else 0
+    if start > label.start():
+        raise TeacherResponseError(f"commands stand before the thoughts in the plan {text[:120]!r}")
+    thoughts = " ".join(plan[start : label.start()].split()) or None
+    return Plan(thoughts, _parse_listed(plan[label.end() :]))
+
+
+def _parse_listed(text: str) -> tuple[Command, ...]:
+    """Commands on one line, or one to a line until a line is none."""
+    lines = [line.strip() for line in text.strip().split("\n")]
+    first = lines[0].strip("` \t") if lines else ""
+    if not first or first.casefold().rstrip(".。") in _NO_COMMANDS:
+        return ()
+    listed: list[str] = []
+    for line in lines:
+        head = _COMMAND_LINE.match(line)
+        if listed and head is None:
+            break
+        listed.append((line[head.end() :] if head else line).strip("` \t,"))
     try:
-        commands = parse_commands(listed[0].strip() if listed else "None")
-    except ChatFormatError as error:
+        commands = parse_commands(", ".join(listed))
+        for command in commands:
+            command.argument.encode()
+    except (ChatFormatError, UnicodeEncodeError) as error:
         raise TeacherResponseError(f"commands do not parse: {error}") from error
-    return Plan(thoughts, commands)
+    return commands
 
 
 def check_plan(plan: Plan, enabled: frozenset[ToolName]) -> None:

@@ -48,6 +48,24 @@ def sample_turns(config: TurnsConfig, *, seed: int, row_id: str) -> TurnCount:
     return TurnCount(bounded, is_clipped=True)
 
 
+def turn_shares(config: TurnsConfig) -> dict[int, float]:
+    """Turn count -> share of conversations that `sample_turns` gives it."""
+    mu, sigma = log_parameters(config)
+    normal = NormalDist(mu, sigma)
+
+    def below(turns: float) -> float:
+        return normal.cdf(math.log(turns)) if turns > 0 else 0.0
+
+    counts = range(config.min_turns, config.max_turns + 1)
+    shares = {count: below(count + 0.5) - below(count - 0.5) for count in counts}
+    if config.overflow == "redraw":
+        whole = math.fsum(shares.values())
+        return {count: share / whole for count, share in shares.items()}
+    shares[config.min_turns] += below(config.min_turns - 0.5)
+    shares[config.max_turns] += 1 - below(config.max_turns + 0.5)
+    return shares
+
+
 def choose_split(config: SplitConfig, *, prompt_id: str) -> Split:
     """Purpose of a prompt; the same prompt has the same purpose in every run."""
     position = stable_unit("split", prompt_id)

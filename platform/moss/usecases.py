@@ -7,6 +7,7 @@ mapping is explicit here; prompts of an unknown class are kept but feed no domai
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -70,17 +71,23 @@ def example_of(use_case: str, language: Language) -> str:
 
 
 _LETTERS = re.compile(r"[^a-z&]+")
-_DIFFICULTY = re.compile(r"(?<![\d.])([1-5])(?![\d.])")
+_SCALE = re.compile(
+    r"\b(?:from[ \t]+)?1[ \t]*(?:-|–|~|to)[ \t]*5\b"
+    r"|从?1[ \t]*(?:到|至|-|–|~)[ \t]*5"
+    r"|(?:/|out of)[ \t]*5\b",
+    re.IGNORECASE,
+)
+"""The scale itself, which answers like to repeat."""
+_NUMBER = re.compile(r"(?<![\d.])\d+(?:\.\d+)?")
 
 
 def parse_use_case(text: str) -> str:
-    """The class named in an answer; `UNKNOWN` for none or for several."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    if not lines:
-        return UNKNOWN
-    answer = f" {_simplify(lines[0])} "
-    found = [name for name in USE_CASES if f" {_simplify(name)} " in answer]
-    return found[0] if len(found) == 1 else UNKNOWN
+    """The class that the first line with a class names; `UNKNOWN` for none or for several."""
+    for line in text.strip().splitlines():
+        answer = f" {_simplify(line)} "
+        if found := [name for name in USE_CASES if f" {_simplify(name)} " in answer]:
+            return found[0] if len(found) == 1 else UNKNOWN
+    return UNKNOWN
 
 
 def _simplify(text: str) -> str:
@@ -88,15 +95,16 @@ def _simplify(text: str) -> str:
 
 
 def parse_difficulty(text: str) -> int:
-    """A rating from 1 to 5.
+    """A rating from 1 to 5: the one number of the answer, besides the scale itself.
 
     Raises:
-        TeacherResponseError: no such number in the answer.
+        TeacherResponseError: no such number in the answer, or several.
     """
-    found = _DIFFICULTY.search(text)
-    if found is None:
-        raise TeacherResponseError(f"no difficulty from 1 to 5 in the answer {text[:80]!r}")
-    return int(found.group(1))
+    answer = _SCALE.sub(" ", unicodedata.normalize("NFKC", text))
+    found = set(_NUMBER.findall(answer))
+    if len(found) != 1 or not found <= set("12345"):
+        raise TeacherResponseError(f"no one difficulty from 1 to 5 in the answer {text[:80]!r}")
+    return int(found.pop())
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +122,17 @@ class ClassifyPrompt:
         examples = "\n".join(
             f"Prompt: {example_of(name, language)}\nClass: {name}" for name in USE_CASES
         )
-        question = load_template("classify_use_case", language).render(
-            classes=", ".join(USE_CASES), examples=examples, prompt=prompt
-        )
+        template = load_template("classify_use_case", language)
+        question = template.render(classes=", ".join(USE_CASES), examples=examples, prompt=prompt)
         sampling = Sampling(self.sampling)
-        answer = await calls.ask(self.classifier_model, question, sampling, step="use_case")
-        question = load_template("rate_difficulty", language).render(prompt=prompt)
-        rating = await calls.ask(self.difficulty_model, question, sampling, step="difficulty")
+        answer = await calls.ask(
+            self.classifier_model, question, sampling, step="use_case", template=template
+        )
+        template = load_template("rate_difficulty", language)
+        question = template.render(prompt=prompt)
+        rating = await calls.ask(
+            self.difficulty_model, question, sampling, step="difficulty", template=template
+        )
         return {
             "use_case": parse_use_case(answer.text),
             "difficulty": parse_difficulty(rating.text),

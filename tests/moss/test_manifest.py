@@ -161,3 +161,12 @@ def test_loading_a_manifest_imports_nothing_heavy() -> None:
         env={"PYTHONPATH": "platform"},
     )
     assert json.loads(done.stdout) == []
+
+
+def test_another_layout_of_a_page_is_no_other_work() -> None:
+    pages = [
+        OutputFile(path="report.html", size_bytes=n, sha256=str(n), rows=None, rows_digest=None)
+        for n in (1, 2)
+    ]
+    first, second = (_manifest(views=(page,)) for page in pages)
+    assert first.manifest_digest == second.manifest_digest == _manifest().manifest_digest

@@ -12,44 +12,12 @@ from moss import storage
 from moss.config.base import Config, parse_config
 from moss.errors import DataError
 from moss.evaluation.statistics import Estimate
+from moss.reporting.blocks import Bar as Bar
+from moss.reporting.blocks import BarChart as BarChart
+from moss.reporting.blocks import ShareChart as ShareChart
+from moss.reporting.blocks import Table as Table
 
 LOG_WIDTH = 118
-
-
-class Table(Config):
-    """One table of the report."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-    """What was measured and how, in a sentence or two."""
-
-
-class Bar(Config):
-    """One bar with its 95 % interval."""
-
-    label: str
-    value: float
-    low: float
-    high: float
-
-
-class BarChart(Config):
-    """Bars of one quantity."""
-
-    title: str
-    unit: str
-    bars: tuple[Bar, ...]
-
-
-class ShareChart(Config):
-    """Stacked shares, each row summing to 1."""
-
-    title: str
-    parts: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[float, ...]], ...]
-    """Label and one share per part."""
 
 
 class Target(Config):
