@@ -45,7 +45,10 @@ class CallerSetup:
     endpoint: Endpoint
     ledger_folder: str
     seed: int
-    limiter: ActorHandle
+    run: str
+    """Name of this attempt of the run; its callers share its limits."""
+    budget: ActorHandle | None
+    """None where nothing is capped."""
 
 
 class Caller:
@@ -70,6 +73,7 @@ class Caller:
             with contextlib.suppress(Exception):
                 closing = asyncio.run_coroutine_threadsafe(self._teacher.close(), self._loop)
                 closing.result(CLOSE_TIMEOUT_S)
+                self._ledger.close()
 
     async def __call__(self, batch: Batch) -> AsyncIterator[Batch]:
         """Rows in, rows out, in the same order."""
@@ -95,7 +99,7 @@ class Caller:
                 setup.teacher,
                 setup.endpoint,
                 ledger=self._ledger,
-                limits=LeasedLimits(setup.limiter, setup.teacher),
+                limits=LeasedLimits(setup.teacher, run=setup.run, budget=setup.budget),
             )
         return await apply_recipe(
             self._recipe,

@@ -94,9 +94,7 @@ def _facts_in(pool: FactPool) -> list[Fact]:
     ]
 
 
-def _sample_payload(
-    rng: random.Random, kind: Kind, pool: FactPool = "asked"
-) -> dict[str, str]:
+def _sample_payload(rng: random.Random, kind: Kind, pool: FactPool = "asked") -> dict[str, str]:
     if kind == "arithmetic":
         return {"expression": sample_expression(rng)}
     if kind == "equation":
