@@ -18,6 +18,7 @@ from moss.config.synthesis import SamplingConfig
 from moss.conversations import language_of
 from moss.errors import DataError, TeacherResponseError
 from moss.recipes import Calls, Row, Sampling, text_of
+from moss.structured import ask_parsed
 from moss.templates import load_template
 from moss.types import Language
 
@@ -106,18 +107,30 @@ class JudgePair:
         verdicts: list[Verdict] = []
         for order, (first, second) in (("ab", (a, b)), ("ba", (b, a))):
             prompt = render_judgment(history, first, second, language)
-            verdicts.append(await self._ask(prompt, calls, order=order))
+            verdicts.append(await self._ask(prompt, calls, order=order, language=language))
         label = combine(verdicts[0], verdicts[1])
         columns: Row = {"verdict_ab": verdicts[0], "verdict_ba": verdicts[1], "label": label}
         if label == "invalid":
             return {**columns, "status": "failed", "reason": "a verdict could not be read"}
         return columns
 
-    async def _ask(self, prompt: str, calls: Calls, *, order: str) -> Verdict:
+    async def _ask(self, prompt: str, calls: Calls, *, order: str, language: Language) -> Verdict:
         try:
-            answer = await calls.ask(
-                self.model, prompt, Sampling(self.sampling), step=f"{self.step}-{order}"
+            return await ask_parsed(
+                calls,
+                self.model,
+                prompt,
+                Sampling(self.sampling),
+                step=f"{self.step}-{order}",
+                language=language,
+                parse=_readable_verdict,
             )
         except TeacherResponseError:
             return "invalid"
-        return parse_verdict(answer.text)
+
+
+def _readable_verdict(text: str) -> Verdict:
+    verdict = parse_verdict(text)
+    if verdict == "invalid":
+        raise TeacherResponseError('there is no line "Verdict: A", "Verdict: B" or "Verdict: tie"')
+    return verdict

@@ -66,9 +66,13 @@ class Calls:
 
     async def ask(self, model: str, prompt: str, sampling: Sampling, *, step: str) -> TeacherAnswer:
         """Answer to a single prompt, by chat unless the model only completes."""
-        if model in self._config.completion_models:
+        if self.only_completes(model):
             return await self.complete(model, prompt, sampling, step=step)
         return await self.chat(model, [Message("user", prompt)], sampling, step=step)
+
+    def only_completes(self, model: str) -> bool:
+        """Whether the model has no chat route."""
+        return model in self._config.completion_models
 
     async def _ask(
         self, request: TeacherRequest, sampling: Sampling, *, step: str

@@ -13,6 +13,7 @@ from moss.errors import TeacherResponseError
 from moss.meta_instruction import MetaInstruction
 from moss.recipes import Calls, Row, Sampling, text_of
 from moss.seeds import ToolDemonstration
+from moss.structured import ask_parsed
 from moss.templates import load_template
 from moss.toolsynth import (
     Kind,
@@ -168,8 +169,15 @@ class ToolConversation:
             prompt=text_of(row, "query")
         )
         sampling = Sampling(self.planner.config.sampling)
-        answer = await calls.ask(self.difficulty_model, prompt, sampling, step="difficulty")
-        return parse_difficulty(answer.text)
+        return await ask_parsed(
+            calls,
+            self.difficulty_model,
+            prompt,
+            sampling,
+            step="difficulty",
+            language=language_of(row),
+            parse=parse_difficulty,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from moss.config.synthesis import SamplingConfig
 from moss.conversations import language_of
 from moss.errors import TeacherResponseError
 from moss.recipes import Calls, Row, Sampling, stable_unit, text_of
+from moss.structured import ask_parsed
 from moss.templates import load_template
 from moss.types import Language
 
@@ -120,11 +121,16 @@ class ClassifyPrompt:
         sampling = Sampling(self.sampling)
         answer = await calls.ask(self.classifier_model, question, sampling, step="use_case")
         question = load_template("rate_difficulty", language).render(prompt=prompt)
-        rating = await calls.ask(self.difficulty_model, question, sampling, step="difficulty")
-        return {
-            "use_case": parse_use_case(answer.text),
-            "difficulty": parse_difficulty(rating.text),
-        }
+        difficulty = await ask_parsed(
+            calls,
+            self.difficulty_model,
+            question,
+            sampling,
+            step="difficulty",
+            language=language,
+            parse=parse_difficulty,
+        )
+        return {"use_case": parse_use_case(answer.text), "difficulty": difficulty}
 
 
 @dataclass(frozen=True, slots=True)
