@@ -172,13 +172,18 @@ def faults(endpoint: Running, flags: argparse.Namespace) -> dict[str, object]:
     }
 
 
+def ray_environment() -> None:
+    """Let workers find the packages of this tree."""
+    root = Path(__file__).resolve().parents[1]
+    os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{root / 'platform'}"
+
+
 @contextmanager
 def local_cluster() -> Iterator[None]:
     """A private Ray cluster of two CPUs while the block runs."""
     import ray
 
-    root = Path(__file__).resolve().parents[1]
-    os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{root / 'platform'}"
+    ray_environment()
     ray.init(
         address="local",
         num_cpus=2,
