@@ -23,13 +23,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypedDict
 
 from aiohttp import web
 
 FAULTS = ("status_429", "status_500", "cut", "hang", "malformed")
 HANG_S = 3600.0
 WORD = " word"
+
+
+class Stats(TypedDict):
+    """What was asked and sold since the last reset."""
+
+    sold: int
+    contents: int
+    """Different requests that were sold."""
+    sold_again: int
+    outcomes: dict[str, int]
+    max_in_flight: int
+    span_s: float
+    """From the first request to the last answer."""
 
 
 @dataclass
@@ -158,10 +171,10 @@ class Running:
         """What a client needs."""
         return f"{self.address}/v1"
 
-    def stats(self) -> dict[str, float]:
+    def stats(self) -> Stats:
         """Counts since the last reset; see `FakeEndpoint.stats`."""
         with urllib.request.urlopen(f"{self.address}/stats", timeout=10) as answer:
-            found: dict[str, float] = json.loads(answer.read())
+            found: Stats = json.loads(answer.read())
         return found
 
     def reset(self, **settings: object) -> None:
