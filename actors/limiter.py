@@ -15,6 +15,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Awaitable
+from contextlib import suppress
 
 import ray
 from ray.actor import ActorHandle
@@ -112,10 +113,8 @@ def reach_limiter(config: TeacherConfig, *, idle_s: float = IDLE_S) -> ActorHand
     ).remote(idle_s)
 
 
-def start_budget(config: TeacherConfig, spent: Spend) -> ActorHandle | None:
+def start_budget(config: TeacherConfig, spent: Spend) -> ActorHandle:
     """The run's budget, on the driver's node, so that no other node's death takes it."""
-    if not config.is_capped:
-        return None
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(BudgetActor)
     return actor.options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote(config, spent)
@@ -167,11 +166,13 @@ class LeasedLimits:
 
     async def close(self) -> None:
         """Release the lease, so that the next caller need not wait for it to run out."""
-        if await self._slots.close():
-            await _bounded(self._limiter.release.remote(self._queue.holder), "a lease to end")
+        with suppress(RayActorError):  # an actor that is gone holds nothing of ours
+            if await self._slots.close():
+                await _bounded(self._limiter.release.remote(self._queue.holder), "a lease to end")
         last = await self._share.close()
-        if last is not None and self._budget is not None:
-            await _bounded(self._budget.leave.remote(last), "the budget to be settled")
+        with suppress(RayActorError):
+            if last is not None and self._budget is not None:
+                await _bounded(self._budget.leave.remote(last), "the budget to be settled")
 
     async def _renew(self, report: CallerReport) -> Grant:
         for _ in range(NUM_STARTS):

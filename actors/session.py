@@ -118,7 +118,11 @@ def teacher_session(
             ledger_folder=ledger_folder,
             seed=config.seed,
             run=f"{config.run_id}-{uuid.uuid4().hex[:8]}",
-            budget=start_budget(teacher, spent_so_far(ledger_folder, teacher)),
+            budget=(
+                start_budget(teacher, spent_so_far(ledger_folder, teacher))
+                if teacher.is_capped
+                else None
+            ),
         )
         yield TeacherSession(config, setup, progress)
 

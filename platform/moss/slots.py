@@ -39,7 +39,7 @@ class SlotQueue:
     """Hands the slots and permits of the last grant to waiting requests."""
 
     def __init__(self, limits: RunLimits, *, run: str = "") -> None:
-        self._limits = limits
+        self.limits = limits
         self._run = run
         self._holder = uuid.uuid4().hex
         self._slots = 0
@@ -121,7 +121,7 @@ class SlotQueue:
         report = CallerReport(
             holder=self._holder,
             run=self._run,
-            limits=self._limits,
+            limits=self.limits,
             in_use=self._in_use,
             wanted=self.num_waiting,
             unused_requests=self._requests or 0.0,
@@ -214,7 +214,9 @@ class RenewedSlots:
                 grant = await self._renew(self._queue.report())
                 self._queue.apply(grant)
                 if grant.stop:
-                    self._queue.fail(_stopped(self._endpoint, grant.stop))
+                    self._queue.fail(
+                        _stopped(self._endpoint, self._queue.limits.breaker_s, grant.stop)
+                    )
                     return
                 await self._pause()
         except MossError as error:
@@ -231,8 +233,8 @@ class RenewedSlots:
                 await self._queue.is_wanted.wait()
 
 
-def _stopped(endpoint: str, cause: str) -> TeacherUnavailableError:
+def _stopped(endpoint: str, breaker_s: float, cause: str) -> TeacherUnavailableError:
     return TeacherUnavailableError(
-        f"{endpoint} has answered nothing but failures for teacher.breaker_s seconds; the last: "
-        f"{cause}. Look at the endpoint, then run again: paid answers are kept"
+        f"{endpoint} has answered nothing but failures for {breaker_s:g} s (teacher.breaker_s); "
+        f"the last: {cause}. Look at the endpoint, then run again: paid answers are kept"
     )

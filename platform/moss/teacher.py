@@ -111,7 +111,8 @@ class Teacher:
         if not isinstance(error, BudgetError):
             until = asyncio.get_running_loop().time() + HALT_GRACE_S
             for bound in self._in_flight:
-                bound.reschedule(min(until, bound.when() or until))
+                if not bound.expired():
+                    bound.reschedule(min(until, bound.when() or until))
 
     async def _paid_before(self, key: str) -> LedgerRecord | None:
         if self._ledger.is_remote:
