@@ -35,6 +35,9 @@ ROW = "row"
 FATAL = "_fatal"
 """Transport column: class and message of the error that ended a caller."""
 CLOSE_TIMEOUT_S = 5.0
+ROWS_PER_SLOT = 3
+"""Rows at hand for each slot, since rows wait for Retry-After, for order, or for each other."""
+MAX_TASKS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,10 @@ class CallerSetup:
     endpoint: Endpoint
     ledger_folder: str
     seed: int
-    limiter: ActorHandle
+    run: str
+    """Name of this attempt of the run; its callers share its limits."""
+    budget: ActorHandle | None
+    """None where nothing is capped."""
 
 
 class Caller:
@@ -70,6 +76,7 @@ class Caller:
             with contextlib.suppress(Exception):
                 closing = asyncio.run_coroutine_threadsafe(self._teacher.close(), self._loop)
                 closing.result(CLOSE_TIMEOUT_S)
+                self._ledger.close()
 
     async def __call__(self, batch: Batch) -> AsyncIterator[Batch]:
         """Rows in, rows out, in the same order."""
@@ -95,7 +102,7 @@ class Caller:
                 setup.teacher,
                 setup.endpoint,
                 ledger=self._ledger,
-                limits=LeasedLimits(setup.limiter, setup.teacher),
+                limits=LeasedLimits(setup.teacher, run=setup.run, budget=setup.budget),
             )
         return await apply_recipe(
             self._recipe,
@@ -120,17 +127,24 @@ class Stage:
     num_actors: int
     num_cpus: float
     batch_rows: int
-    num_tasks_in_flight: int = 2
+    num_tasks: int = 1
+    """Blocks that one actor works on at the same time; as many more wait at it."""
 
 
 def call_stage(recipe: Recipe, setup: CallerSetup, config: CallerConfig) -> Stage:
-    """A stage of callers."""
+    """A stage of callers, each with enough blocks at once to keep its slots busy.
+
+    Ray Data awaits four batches of a block together and hands blocks on in order, so one block at a
+    time would leave slots idle at its end.
+    """
+    rows_in_flight = ROWS_PER_SLOT * -(-setup.teacher.concurrency // setup.teacher.num_callers)
     return Stage(
         stage_class=Caller,
         arguments=(recipe, setup),
         num_actors=setup.teacher.num_callers,
         num_cpus=config.num_cpus,
         batch_rows=config.batch_rows,
+        num_tasks=min(MAX_TASKS, max(2, -(-rows_in_flight // config.block_rows))),
     )
 
 
@@ -184,7 +198,8 @@ def _dataset(
             fn_constructor_args=stage.arguments,
             compute=ray.data.ActorPoolStrategy(
                 size=stage.num_actors,
-                max_tasks_in_flight_per_actor=stage.num_tasks_in_flight,
+                max_tasks_in_flight_per_actor=2 * stage.num_tasks,
+                max_concurrent_calls_per_actor=stage.num_tasks,
             ),
             batch_size=stage.batch_rows,
             num_cpus=stage.num_cpus,

@@ -1,150 +1,216 @@
-"""One limiter actor per run: divides the in-flight cap among callers and keeps the budget."""
+"""The limits of an endpoint and the budget of a run, as actors that all callers share.
+
+One `EndpointLimiter` per base URL and key serves every run of the cluster that asks there. It has a
+name in a namespace of its own, belongs to no job, and ends by itself once nobody has reported for
+`IDLE_S`, so the death of a job neither strands it nor takes it from others. Its state is soft:
+callers that find it gone (its node died) start another, which learns from their reports.
+
+The budget belongs to one run: a `BudgetActor` beside the driver, ending with it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import threading
 import time
-import uuid
 from collections.abc import Awaitable
-from decimal import Decimal
+from contextlib import suppress
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from moss.budget_shares import BudgetKeeper, BudgetShare, Loan, Trade
 from moss.config.teacher import TeacherConfig
-from moss.errors import TeacherQuotaError, WaitTimeoutError
-from moss.limits import BUDGET_POLL_S, BUDGET_WAIT_S, Budget, LeaseTable, Spend
+from moss.endpoint_limits import CallerReport, EndpointLimits, Grant, RunLimits
+from moss.errors import MossError, WaitTimeoutError
+from moss.limits import Budget, Spend
+from moss.slots import Attempt, RenewedSlots, SlotQueue
 
-WAIT = "wait"
-RENEW_PERIOD_S = 0.5
-"""How often a caller learns its share; also how long a newcomer waits for one."""
+NAMESPACE = "moss-limits"
+"""Actor names count within a namespace; by default each job has its own."""
 REPLY_TIMEOUT_S = 30.0
+IDLE_S = 60.0
+"""An endpoint's limiter ends when nobody has reported for so long."""
+NUM_STARTS = 5
+RESTART_WAIT_S = 0.5
+"""Attempts to start a limiter after one has ended, and the pause before each."""
 
 
-class TeacherLimiter:
-    """Plain state behind the actor: leases of slots, and one budget."""
+class EndpointLimiter:
+    """Plain state behind the actor."""
 
-    def __init__(self, config: TeacherConfig, spent: Spend) -> None:
-        self._leases = LeaseTable(config.concurrency)
-        self._budget = Budget(tokens=config.budget_tokens, usd=config.budget_usd, spent=spent)
+    def __init__(self, idle_s: float = IDLE_S) -> None:
+        self._limits = EndpointLimits()
+        self._reported_at = time.monotonic()
+        self._idle_s = idle_s
+        me = ray.get_runtime_context().current_actor
+        threading.Thread(target=self._watch, args=(me,), daemon=True).start()
 
-    def renew(self, holder: str, in_use: int) -> int:
-        """Slots the holder may use from now on."""
-        return self._leases.renew(holder, in_use=in_use, now=time.monotonic())
+    def renew(self, report: CallerReport) -> Grant:
+        """See `EndpointLimits.renew`."""
+        self._reported_at = time.monotonic()
+        return self._limits.renew(report, now=self._reported_at)
 
     def release(self, holder: str) -> None:
         """The holder ends."""
-        self._leases.release(holder)
+        self._limits.release(holder)
 
-    def reserve(self, tokens: int, usd: Decimal) -> str:
-        """Set the worst case aside: "" if done, `WAIT` to ask again, else why it cannot be."""
-        try:
-            return "" if self._budget.reserve(Spend(tokens, usd)) else WAIT
-        except TeacherQuotaError as error:
-            return str(error)
+    def num_holders(self) -> int:
+        """Callers that hold a share now."""
+        return self._limits.drop_silent(now=time.monotonic())
 
-    def settle(self, reserved: Spend, spent: Spend) -> None:
-        """Turn a reservation into what was spent."""
-        self._budget.settle(reserved, spent)
+    def end_if_idle(self) -> None:
+        """End the actor, unless somebody has reported meanwhile."""
+        if self._is_idle():
+            ray.actor.exit_actor()
+
+    def _is_idle(self) -> bool:
+        return time.monotonic() - self._reported_at >= self._idle_s
+
+    def _watch(self, me: ActorHandle) -> None:
+        while True:
+            time.sleep(self._idle_s / 4)
+            if self._is_idle():
+                me.end_if_idle.remote()
 
 
-def start_limiter(config: TeacherConfig, spent: Spend, *, run_id: str) -> ActorHandle:
-    """Start the limiter of a run; it ends with the driver."""
-    actor = ray.remote(TeacherLimiter)
-    name = f"teacher-limiter-{run_id}-{uuid.uuid4().hex[:8]}"
-    return actor.options(name=name, num_cpus=0, max_restarts=0).remote(config, spent)
+class BudgetActor:
+    """The budget of one run."""
+
+    def __init__(self, config: TeacherConfig, spent: Spend) -> None:
+        self._keeper = BudgetKeeper(
+            Budget(tokens=config.budget_tokens, usd=config.budget_usd, spent=spent)
+        )
+
+    def trade(self, trade: Trade) -> Loan:
+        """See `BudgetKeeper.trade`."""
+        return self._keeper.trade(trade, now=time.monotonic())
+
+    def leave(self, trade: Trade) -> None:
+        """See `BudgetKeeper.leave`."""
+        self._keeper.leave(trade, now=time.monotonic())
+
+
+def limiter_name(config: TeacherConfig) -> str:
+    """Name of the limiter of an endpoint; two keys at one address have limits of their own."""
+    identity = f"{config.base_url}\0{config.api_key() or ''}"
+    return f"endpoint-{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
+
+
+def reach_limiter(config: TeacherConfig, *, idle_s: float = IDLE_S) -> ActorHandle:
+    """The endpoint's limiter, started if there is none."""
+    actor = ray.remote(EndpointLimiter)
+    return actor.options(
+        name=limiter_name(config),
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=0,
+        max_restarts=0,
+    ).remote(idle_s)
+
+
+def start_budget(config: TeacherConfig, spent: Spend) -> ActorHandle:
+    """The run's budget, on the driver's node, so that no other node's death takes it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(BudgetActor)
+    return actor.options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote(config, spent)
 
 
 class LeasedLimits:
-    """`moss.limits.Limits` of one caller, backed by the limiter actor.
+    """`moss.limits.Limits` of one caller, backed by the two actors.
 
-    Slots are taken from a lease that is renewed twice a second, so a request costs no remote call
-    unless a budget is capped.
+    Neither a slot nor a reservation costs a remote call: both are taken from what the last report
+    or trade brought.
+
+    Args:
+        run: name of the run, the same for all its callers.
+        budget: None where nothing is capped.
     """
 
-    def __init__(self, limiter: ActorHandle, config: TeacherConfig) -> None:
-        self._limiter = limiter
-        self._is_capped = config.budget_tokens is not None or config.budget_usd is not None
-        self._holder = uuid.uuid4().hex
-        self._granted = 0
-        self._in_use = 0
-        self._change = asyncio.Condition()
-        self._renewal: asyncio.Task[None] | None = None
-        self._waking: set[asyncio.Task[None]] = set()
+    def __init__(self, config: TeacherConfig, *, run: str, budget: ActorHandle | None) -> None:
+        self._config = config
+        self._budget = budget
+        self._limiter = reach_limiter(config)
+        self._queue = SlotQueue(RunLimits.of(config), run=run)
+        self._slots = RenewedSlots(
+            self._queue, self._renew, endpoint=config.base_url or "the endpoint"
+        )
+        self._share = BudgetShare(self._trade)
 
-    async def take_slot(self) -> None:
+    async def take_slot(self, tokens: int, *, is_retry: bool) -> None:
         """Wait for a free slot of the lease."""
-        if self._renewal is None:
-            self._renewal = asyncio.create_task(self._renew_forever())
-        async with self._change:
-            while self._in_use >= self._granted:
-                if self._renewal.done():
-                    self._renewal.result()
-                await self._change.wait()
-            self._in_use += 1
+        await self._slots.take(tokens, is_retry=is_retry)
 
-    def give_slot(self) -> None:
-        """Hand the slot back and wake one waiter."""
-        self._in_use -= 1
-        waking = asyncio.get_running_loop().create_task(self._wake_one())
-        self._waking.add(waking)
-        waking.add_done_callback(self._waking.discard)
+    def give_slot(self, attempt: Attempt) -> None:
+        """Hand the slot back."""
+        self._slots.give(attempt)
 
     async def reserve(self, amount: Spend) -> None:
-        """Reserve at the limiter; free of charge when nothing is capped."""
-        if not self._is_capped:
-            return
-        deadline = time.monotonic() + BUDGET_WAIT_S
-        while time.monotonic() < deadline:
-            answer = self._limiter.reserve.remote(amount.tokens, amount.usd)
-            refusal = str(await _bounded(answer, what="a budget reservation"))
-            if not refusal:
-                return
-            if refusal != WAIT:
-                raise TeacherQuotaError(refusal)
-            await asyncio.sleep(BUDGET_POLL_S)
-        raise TeacherQuotaError(
-            f"the rest of the budget was set aside for {BUDGET_WAIT_S:g} s by requests that nobody "
-            "settled (a caller died); run again, paid answers are kept"
-        )
+        """Reserve in the budget."""
+        if self._budget is not None:
+            await self._share.reserve(amount)
 
     def settle(self, reserved: Spend, spent: Spend) -> None:
-        """Report what was spent, without waiting."""
-        if self._is_capped:
-            self._limiter.settle.remote(reserved, spent)
+        """Settle in the budget."""
+        if self._budget is not None:
+            self._share.settle(reserved, spent)
+
+    def fail(self, error: MossError) -> None:
+        """End all waiting."""
+        self._slots.fail(error)
+        self._share.fail(error)
 
     async def close(self) -> None:
         """Release the lease, so that the next caller need not wait for it to run out."""
-        if self._renewal is not None:
-            self._renewal.cancel()
-            await _bounded(self._limiter.release.remote(self._holder), what="a lease to end")
+        with suppress(RayActorError):  # an actor that is gone holds nothing of ours
+            if await self._slots.close():
+                await _bounded(self._limiter.release.remote(self._queue.holder), "a lease to end")
+        last = await self._share.close()
+        with suppress(RayActorError):
+            if last is not None and self._budget is not None:
+                await _bounded(self._budget.leave.remote(last), "the budget to be settled")
 
-    async def _renew_forever(self) -> None:
+    async def _renew(self, report: CallerReport) -> Grant:
+        for _ in range(NUM_STARTS):
+            try:
+                answer = self._limiter.renew.remote(report)
+                grant = await _bounded(answer, "a share of the endpoint's limit")
+            except RayActorError:  # idle for long, or its node died
+                await asyncio.sleep(RESTART_WAIT_S)
+                self._limiter = reach_limiter(self._config)
+                continue
+            assert isinstance(grant, Grant)
+            return grant
+        raise WaitTimeoutError(
+            f"the limiter of {self._config.base_url} ended {NUM_STARTS} times in a row; look at "
+            "the cluster's logs, then run again: paid answers are kept"
+        )
+
+    async def _trade(self, trade: Trade) -> Loan:
+        assert self._budget is not None
         try:
-            while True:
-                answer = self._limiter.renew.remote(self._holder, self._in_use)
-                granted = await _bounded(answer, what="a share of the in-flight cap")
-                assert isinstance(granted, int)
-                self._granted = granted
-                await self._wake_all()
-                await asyncio.sleep(RENEW_PERIOD_S)
-        finally:
-            await self._wake_all()
-
-    async def _wake_one(self) -> None:
-        async with self._change:
-            self._change.notify(1)
-
-    async def _wake_all(self) -> None:
-        async with self._change:
-            self._change.notify_all()
+            loan = await _bounded(self._budget.trade.remote(trade), "a part of the budget")
+        except RayActorError as error:
+            raise WaitTimeoutError(
+                "the budget's actor is gone, so its driver is; run the job again to resume"
+            ) from error
+        assert isinstance(loan, Loan)
+        return loan
 
 
-async def _bounded(answer: Awaitable[object], *, what: str) -> object:
+async def _bounded(answer: Awaitable[object], what: str) -> object:
     try:
         return await asyncio.wait_for(answer, REPLY_TIMEOUT_S)
     except TimeoutError as error:
         raise WaitTimeoutError(
-            f"waited {REPLY_TIMEOUT_S:g} s for {what} from the limiter actor; the cluster is "
-            "overloaded or the driver is gone: run the job again to resume"
+            f"waited {REPLY_TIMEOUT_S:g} s for {what}; the cluster is overloaded or the driver is "
+            "gone: run the job again to resume"
         ) from error
+    except RayActorError:
+        raise
+    except RayError as error:
+        raise WaitTimeoutError(f"asking for {what} failed: {error}; run the job again") from error

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
 from actors.caller import CallerSetup, Stage, call_stage, stream_rows
 from actors.cluster import connect
-from actors.limiter import start_limiter
+from actors.limiter import reach_limiter, start_budget
 from moss import storage
 from moss.config.synthesis import SynthesisConfig
 from moss.config.teacher import TeacherConfig
 from moss.endpoint import check_endpoint
 from moss.errors import DataError
 from moss.ledger import Ledger
+from moss.ledger_compaction import compact
 from moss.limits import Spend, price
 from moss.lineage import Run
 from moss.progress import Progress
@@ -67,7 +69,9 @@ class TeacherSession:
             self._num_failed += row.get("status") == "failed"
             usd = usage_usd(self.usage, self.teacher)
             self.progress.update(
-                failed=self._num_failed, spend_usd=None if usd is None else float(usd)
+                failed=self._num_failed,
+                spend_usd=None if usd is None else float(usd),
+                spend_tokens=sum(prompt + done for _, prompt, done in self.usage.values()),
             )
             if advance:
                 self.progress.advance()
@@ -106,13 +110,18 @@ def teacher_session(
         connect(num_cpus_needed=num_cpus, what=f"{config.run_id} with its callers"),
         Progress(config.run_id, total, unit, run.folder) as progress,
     ):
+        compact(ledger_folder)
+        reach_limiter(teacher)  # its process starts while the first blocks are made
         setup = CallerSetup(
             teacher=teacher,
             endpoint=endpoint,
             ledger_folder=ledger_folder,
             seed=config.seed,
-            limiter=start_limiter(
-                teacher, spent_so_far(ledger_folder, teacher), run_id=config.run_id
+            run=f"{config.run_id}-{uuid.uuid4().hex[:8]}",
+            budget=(
+                start_budget(teacher, spent_so_far(ledger_folder, teacher))
+                if teacher.is_capped
+                else None
             ),
         )
         yield TeacherSession(config, setup, progress)
@@ -128,8 +137,9 @@ def _refuse_total_failure(rows: Sequence[Row]) -> None:
 
 def spent_so_far(ledger_folder: str, teacher: TeacherConfig) -> Spend:
     """What earlier attempts of the run paid, at today's prices."""
-    spent = Spend()
     with Ledger(ledger_folder) as ledger:
-        for record in ledger.records():
-            spent += price(record.model, record.prompt_tokens, record.completion_tokens, teacher)
-    return spent
+        totals = ledger.totals()
+    return sum(
+        (price(model, prompt, done, teacher) for model, (_, prompt, done) in totals.items()),
+        Spend(),
+    )

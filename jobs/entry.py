@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from moss.config import Config, StageConfig, load_config
-from moss.errors import ConfigError, MossError
+from moss.errors import BudgetError, ConfigError, MossError
 
 C = TypeVar("C", bound=Config)
 StageC = TypeVar("StageC", bound=StageConfig)
@@ -29,6 +29,8 @@ EXIT_CONFIG = 2
 """The user's config or flags are wrong; nothing was started."""
 EXIT_FAILED = 3
 """The stage stopped with an error of `moss.errors`; its message was printed."""
+EXIT_BUDGET = 4
+"""The run's own budget is used up; raise `teacher.budget_tokens` or `budget_usd`, run again."""
 EXIT_INTERRUPTED = 130
 
 
@@ -65,6 +67,8 @@ def guarded(job: str, work: Callable[[], None]) -> int:
         work()
     except ConfigError as error:
         return _report(job, error, EXIT_CONFIG)
+    except BudgetError as error:
+        return _report(job, error, EXIT_BUDGET)
     except MossError as error:
         return _report(job, error, EXIT_FAILED)
     except KeyboardInterrupt:

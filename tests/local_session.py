@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from actors.caller import ROW, Stage, as_batch
 from moss.config.teacher import TeacherConfig
+from moss.endpoint_limits import RunLimits
 from moss.ledger import Ledger
 from moss.limits import Budget
 from moss.local_limits import LocalLimits
@@ -59,7 +60,7 @@ class LocalSession:
         return carried
 
     async def _apply(self, recipe: Recipe, rows: Sequence[Row]) -> list[Row]:
-        limits = LocalLimits(16, Budget(tokens=None, usd=None))
+        limits = LocalLimits(RunLimits(concurrency=16), Budget(tokens=None, usd=None))
         with Ledger(self._ledger_folder) as ledger:
             async with Teacher(
                 self.teacher, self.endpoint, ledger=ledger, limits=limits

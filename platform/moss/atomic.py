@@ -31,6 +31,14 @@ def replace_file(target: Path, data: bytes) -> None:
     _sync_folder(target.parent)
 
 
+def move_file(source: Path, target: Path) -> None:
+    """Sync a finished file of the same file system and rename it over `target`. Raises OSError."""
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(source, target)
+    _sync_folder(target.parent)
+
+
 def replace_folder(source: Path, target: Path) -> None:
     """Move `source` to `target`; an old target steps aside first and is deleted last.
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 import openai
 
 from moss.config.teacher import TeacherConfig
-from moss.errors import ConfigError, TeacherError, TeacherUnavailableError
+from moss.errors import ConfigError, MossError, TeacherUnavailableError
 from moss.teacher import Endpoint, open_client
 from moss.teacher_failures import classify
 
@@ -57,7 +57,7 @@ async def inspect_endpoint(config: TeacherConfig, models: Collection[str] = ()) 
 
 async def _list_models(config: TeacherConfig) -> dict[str, str]:
     """Model name -> owner; empty when the endpoint has no such route."""
-    failure: TeacherError = TeacherUnavailableError("not asked")
+    failure: MossError = TeacherUnavailableError("not asked")
     async with open_client(config, timeout_s=min(config.timeout_s, CHECK_TIMEOUT_S)) as client:
         for attempt in range(CHECK_ATTEMPTS):
             if attempt:

@@ -11,7 +11,8 @@
     ├── TeacherError                        a call to the LLM endpoint that ended without an answer
     │   ├── TeacherUnavailableError (ConnectionError)
     │   ├── TeacherAuthError (PermissionError)
-    │   ├── TeacherQuotaError               the account or our own budget is used up
+    │   ├── TeacherQuotaError               the account's quota is used up
+    │   │   └── BudgetError                 our own cap is reached; raise it and run again
     │   └── TeacherResponseError            the answer is not what the step needs
     ├── ResourceError                       the cluster lacks what the config asks for
     ├── LayoutError (ImportError)           moss, actors and jobs come from different trees
@@ -68,7 +69,11 @@ class TeacherAuthError(TeacherError, PermissionError):
 
 
 class TeacherQuotaError(TeacherError):
-    """The account's quota or our own budget is used up."""
+    """The account's quota is used up."""
+
+
+class BudgetError(TeacherQuotaError):
+    """The run's own cap on tokens or money is reached; raising it and running again goes on."""
 
 
 class TeacherResponseError(TeacherError):

@@ -19,6 +19,7 @@ from moss.config.synthesis import SamplingConfig
 from moss.conversations import language_of
 from moss.errors import DataError, TeacherResponseError
 from moss.recipes import Calls, Row, Sampling, text_of
+from moss.structured import ask_parsed
 from moss.templates import Template, load_template
 from moss.types import Language
 
@@ -130,9 +131,22 @@ class JudgePair:
         return columns
 
     async def _ask(self, prompt: str, calls: Calls, *, order: str, template: Template) -> Verdict:
-        sampling, step = Sampling(self.sampling), f"{self.step}-{order}"
         try:
-            answer = await calls.ask(self.model, prompt, sampling, step=step, template=template)
+            return await ask_parsed(
+                calls,
+                self.model,
+                prompt,
+                Sampling(self.sampling),
+                step=f"{self.step}-{order}",
+                template=template,
+                parse=_readable_verdict,
+            )
         except TeacherResponseError:
             return "invalid"
-        return parse_verdict(answer.text)
+
+
+def _readable_verdict(text: str) -> Verdict:
+    verdict = parse_verdict(text)
+    if verdict == "invalid":
+        raise TeacherResponseError('there is no line "Verdict: A", "Verdict: B" or "Verdict: tie"')
+    return verdict

@@ -1,78 +1,74 @@
 """Append-only record of every paid request, so that nothing is paid twice.
 
-One JSON line per sold answer, one file per caller, all in one folder. A line is handed to the
-operating system before its answer is used, so a killed process loses at most the requests in
-flight; files are synced to the disk in groups, which bounds what a power cut can lose. A torn last
-line (a kill in mid-write) is skipped: no file is ever written to by a second process.
+One JSON line per sold answer, one writer per caller, all in one folder, local or on object
+storage. A line is handed on before its answer is used. A torn last line (a kill in mid-write) is
+skipped: no file is ever written to by a second process.
 
-Not covered here: object storage, which cannot append; the folder must be a local path.
+Memory is bounded whatever the ledger holds: files of finished callers are packs with an index that
+is mapped, and a writer turns its own file into a pack every `seal_entries` entries.
+`moss.ledger_compaction` makes few packs of many files; a run does so before it starts.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import time
-import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import BinaryIO, Self
 
-from moss.errors import ConfigError, DataError
+from moss import storage
+from moss.errors import StorageError
+from moss.ledger_lines import Charge as Charge
+from moss.ledger_lines import LedgerRecord as LedgerRecord
+from moss.ledger_lines import (
+    Scan,
+    Totals,
+    add_totals,
+    charge_line,
+    parse_record,
+    record_line,
+    sent_line,
+    unsold_line,
+)
+from moss.ledger_lines import content_key as content_key
+from moss.ledger_packs import (
+    DATA,
+    INDEX,
+    PREFIX_BYTES,
+    IndexBuilder,
+    Pack,
+    iterate_lines,
+    list_ledger,
+    open_pack,
+)
+from moss.ledger_writers import (
+    FileWriter,
+    ObjectWriter,
+    Position,
+    open_writer,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class LedgerRecord:
-    """One sold answer."""
-
-    key: str
-    """sha256 of the request's content, hex; see `content_key`."""
-    model: str
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    attempts: int
-    """HTTP requests made for it, refused ones included."""
-
-
-def content_key(endpoint: str, body: dict[str, object], sample: int) -> str:
-    """Key of a request: endpoint, everything sent, and the sample number, nothing else.
-
-    Code, data set and row order are left out on purpose: an edited recipe still finds what it paid.
-    """
-    content = {"endpoint": endpoint, "body": body, "sample": sample}
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+SEAL_ENTRIES = 100_000
+_READ_BYTES = 1 << 16
+_LIST_ATTEMPTS = 5
 
 
 class Ledger:
-    """Read all files of a folder, append to one of our own.
+    """Read all files of a folder, append to one of our own."""
 
-    Memory is one key and one position per record; texts stay on disk.
-    """
-
-    def __init__(self, folder: str, *, sync_interval_s: float = 1.0) -> None:
-        if "://" in folder and not folder.startswith("file://"):
-            raise ConfigError(
-                f"ledger folder {folder} is not on a local disk; object storage cannot append: "
-                "set the workspace to a local or shared path"
-            )
-        self._folder = Path(folder.removeprefix("file://"))
-        self._sync_interval_s = sync_interval_s
-        self._last_sync = time.monotonic()
-        self._paths: list[Path] = sorted(self._folder.glob("*.jsonl"))
-        self._readers: dict[int, BinaryIO] = {}
-        self._writer: BinaryIO | None = None
-        self._positions: dict[bytes, tuple[int, int]] = {}
-        for number, path in enumerate(self._paths):
-            for offset, record in _scan(path):
-                self._positions.setdefault(bytes.fromhex(record.key), (number, offset))
+    def __init__(self, folder: str, *, seal_entries: int = SEAL_ENTRIES) -> None:
+        self._folder = storage.absolute(folder)
+        self._is_remote = storage.is_remote(folder)
+        self._seal_entries = seal_entries
+        self._writer: FileWriter | ObjectWriter | None = None
+        self._own = _OwnFile()
+        self._names: list[str] = []
+        self._packs: list[Pack] = []
+        self._recent: dict[bytes, int] = {}
+        self._readers: dict[str, BinaryIO] = {}
+        self._load()
 
     def __len__(self) -> int:
-        return len(self._positions)
+        return len(self._recent) + sum(pack.num_entries for pack in self._packs)
 
     def __enter__(self) -> Self:
         return self
@@ -82,68 +78,178 @@ class Ledger:
 
     def get(self, key: str) -> LedgerRecord | None:
         """The sold answer to a request, or None if it was never sold."""
-        position = self._positions.get(bytes.fromhex(key))
-        if position is None:
-            return None
-        number, offset = position
-        reader = self._readers.get(number)
-        if reader is None:
-            reader = self._readers[number] = self._paths[number].open("rb")
-        reader.seek(offset)
-        return _parse(reader.readline(), self._paths[number])
+        try:
+            return self._look_up(key)
+        except StorageError:  # a compaction moved the file since the folder was listed
+            self._close_readers()
+            self._load()
+            return self._look_up(key)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether `get` goes over a network, so that an event loop should not wait for it."""
+        return self._is_remote
 
     def append(self, record: LedgerRecord) -> None:
-        """Record a sold answer; returns once the operating system holds the line."""
-        writer = self._writer or self._open_writer()
-        offset = writer.tell()
-        writer.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
-        writer.flush()
-        self._positions[bytes.fromhex(record.key)] = (len(self._paths) - 1, offset)
-        if time.monotonic() - self._last_sync >= self._sync_interval_s:
-            os.fsync(writer.fileno())
-            self._last_sync = time.monotonic()
+        """Record a sold answer; returns once it survives this process."""
+        self._remember(record, self._writing().append(record_line(record)))
+
+    async def store(self, record: LedgerRecord) -> None:
+        """`append` for an event loop; on object storage waits for a group of lines."""
+        self._remember(record, await self._writing().store(record_line(record)))
+
+    async def store_charge(self, charge: Charge) -> None:
+        """Record what was billed, or may have been, without a usable answer."""
+        await self._writing().store(charge_line(charge))
+        self._own.count(charge.key, charge.model, charge.prompt_tokens, charge.completion_tokens)
+
+    async def store_sent(self, worst: Charge) -> None:
+        """Record that a request is about to be sent; for budgets that must outlive a kill."""
+        await self._writing().store(sent_line(worst))
+        self._own.in_flight[worst.key] = worst
+
+    async def store_unsold(self, key: str) -> None:
+        """Record that a request which was recorded as sent was refused."""
+        await self._writing().store(unsold_line(key))
+        self._own.in_flight.pop(key, None)
+
+    def totals(self) -> Totals:
+        """Calls and tokens per model of all that was paid, or may have been."""
+        total: Totals = {}
+        packs, loose = self._listed()
+        for pack in packs:
+            add_totals(total, pack.totals)
+        scan = Scan()
+        for name in loose:
+            for _ in iterate_lines(self._folder, name, scan):
+                pass
+        add_totals(total, scan.totals())
+        return total
 
     def records(self) -> Iterator[LedgerRecord]:
         """Every record on disk, file by file, each key once."""
-        seen: set[str] = set()
-        for path in self._paths:
-            for _, record in _scan(path):
-                if record.key not in seen:
-                    seen.add(record.key)
-                    yield record
+        packs, loose = self._listed()
+        for name in [*(pack.name for pack in packs), *loose]:
+            for offset, key, line in iterate_lines(self._folder, name, Scan()):
+                if self._position(key) in (None, Position(name, offset)):
+                    yield parse_record(line, where=name)
 
     def close(self) -> None:
         """Sync and close."""
         if self._writer is not None:
-            os.fsync(self._writer.fileno())
             self._writer.close()
             self._writer = None
+        self._close_readers()
+
+    def _load(self) -> None:
+        for attempt in range(_LIST_ATTEMPTS):
+            try:
+                self._load_listed()
+                return
+            except StorageError:  # a compaction deletes what it has merged
+                if attempt == _LIST_ATTEMPTS - 1:
+                    raise
+
+    def _load_listed(self) -> None:
+        self._packs, loose = self._listed()
+        self._names, self._recent = [], {}
+        for name in loose:
+            number = self._number(name)
+            for offset, key, _ in iterate_lines(self._folder, name, Scan()):
+                self._recent.setdefault(key[:PREFIX_BYTES], number | offset)
+
+    def _listed(self) -> tuple[list[Pack], list[str]]:
+        """Packs, and names of other data files, without those that a pack replaces."""
+        listing = list_ledger(self._folder)
+        packs = [open_pack(self._folder, name) for name in listing.packs]
+        replaced = {name for pack in packs for name in pack.replaces}
+        return (
+            [pack for pack in packs if pack.name not in replaced],
+            [name for name in listing.loose if name not in replaced],
+        )
+
+    def _number(self, name: str) -> int:
+        """The file's number in the upper bits of a position; offsets stay below 2**40."""
+        self._names.append(name)
+        return (len(self._names) - 1) << 40
+
+    def _position(self, key: bytes) -> Position | None:
+        packed = self._recent.get(key[:PREFIX_BYTES])
+        if packed is not None:
+            return Position(self._names[packed >> 40], packed & (1 << 40) - 1)
+        for pack in self._packs:
+            offset = pack.find(key)
+            if offset is not None:
+                return Position(pack.name, offset)
+        return None
+
+    def _look_up(self, key: str) -> LedgerRecord | None:
+        position = self._position(bytes.fromhex(key))
+        if position is None:
+            return None
+        record = parse_record(self._line(position), where=position.name)
+        return record if record.key == key else None
+
+    def _line(self, position: Position) -> bytes:
+        path = storage.join(self._folder, position.name + DATA)
+        if not self._is_remote:
+            reader = self._readers.get(position.name)
+            if reader is None:
+                reader = self._readers[position.name] = storage.open_binary(path)
+            reader.seek(position.offset)
+            return reader.readline()
+        data = b""
+        while b"\n" not in data:
+            start = position.offset + len(data)
+            piece = storage.read_range(path, start, start + _READ_BYTES)
+            if not piece:
+                break
+            data += piece
+        return data.partition(b"\n")[0]
+
+    def _writing(self) -> FileWriter | ObjectWriter:
+        if self._writer is None:
+            self._writer = open_writer(self._folder)
+        return self._writer
+
+    def _remember(self, record: LedgerRecord, position: Position) -> None:
+        if not self._names or self._names[-1] != position.name:
+            self._number(position.name)
+        number = (len(self._names) - 1) << 40
+        self._recent[bytes.fromhex(record.key)[:PREFIX_BYTES]] = number | position.offset
+        self._own.count(record.key, record.model, record.prompt_tokens, record.completion_tokens)
+        self._own.num_answers += 1
+        if self._own.num_answers >= self._seal_entries and isinstance(self._writer, FileWriter):
+            self._seal(self._writer, number)
+
+    def _seal(self, writer: FileWriter, number: int) -> None:
+        """Give our own file an index and go on in a new one."""
+        writer.close()
+        index = IndexBuilder()
+        for key in [k for k, at in self._recent.items() if at >> 40 == number >> 40]:
+            index.add(key, self._recent.pop(key) - number)
+        path = storage.join(self._folder, writer.name + INDEX)
+        index.write(path, totals=self._own.totals, replaces=())
+        self._packs.append(open_pack(self._folder, writer.name))
+        in_flight = self._own.in_flight
+        self._writer, self._own = None, _OwnFile(in_flight=in_flight)
+        for worst in in_flight.values():  # their outcome will stand in the new file
+            self._writing().append(sent_line(worst))
+
+    def _close_readers(self) -> None:
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
 
-    def _open_writer(self) -> BinaryIO:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{time.time_ns():020d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
-        self._paths.append(path)
-        self._writer = path.open("xb")
-        return self._writer
 
+@dataclass(slots=True)
+class _OwnFile:
+    """What this process has put into its current file."""
 
-def _scan(path: Path) -> Iterator[tuple[int, LedgerRecord]]:
-    offset = 0
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield offset, _parse(line, path)
-            offset += len(line)
+    num_answers: int = 0
+    totals: Totals = field(default_factory=dict)
+    in_flight: dict[str, Charge] = field(default_factory=dict)
 
-
-def _parse(line: bytes, path: Path) -> LedgerRecord:
-    try:
-        return LedgerRecord(**json.loads(line))
-    except (ValueError, TypeError) as error:
-        raise DataError(
-            f"ledger {path} holds a line that is not a record: {line[:120]!r}; move the file out "
-            "of the folder (its requests will be paid again)"
-        ) from error
+    def count(self, key: str, model: str, prompt_tokens: int, completion_tokens: int) -> None:
+        self.in_flight.pop(key, None)
+        add_totals(self.totals, {model: [1, prompt_tokens, completion_tokens]})

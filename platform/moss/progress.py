@@ -32,6 +32,8 @@ PROGRESS_FILE = "progress.json"
 _LIVE_LINE_EVERY_S = 0.1
 _JSON_LINE_EVERY_S = 2.0
 _FILE_EVERY_S = 1.0
+FORECAST_FROM = 50
+"""Finished units from which a forecast of the whole cost is worth showing."""
 
 
 class ProgressRecord(Config):
@@ -46,6 +48,12 @@ class ProgressRecord(Config):
     failed: int
     spend_usd: float | None
     """None where the stage calls no priced endpoint."""
+    spend_tokens: int | None = None
+    """Prompt plus completion tokens; None where the stage calls no endpoint."""
+    forecast_usd: float | None = None
+    """What the whole will cost at today's cost per unit; None before `FORECAST_FROM` units, or
+    where the total or a price is unknown."""
+    forecast_tokens: int | None = None
     rate_per_s: float | None
     """Units per second of this attempt; None before the first unit."""
     eta_s: float | None
@@ -84,6 +92,7 @@ class Progress:
         self._done_before = self._done = done_before
         self._failed = 0
         self._spend_usd: float | None = None
+        self._spend_tokens: int | None = None
         self._note = ""
         self._stream = stream or sys.stderr
         self._is_terminal = self._stream.isatty()
@@ -98,6 +107,7 @@ class Progress:
         done: int | None = None,
         failed: int | None = None,
         spend_usd: float | None = None,
+        spend_tokens: int | None = None,
         note: str | None = None,
     ) -> None:
         """Set totals so far; what is None stays as it is. `done` includes failed units."""
@@ -105,6 +115,7 @@ class Progress:
             self._done = self._done if done is None else done
             self._failed = self._failed if failed is None else failed
             self._spend_usd = self._spend_usd if spend_usd is None else spend_usd
+            self._spend_tokens = self._spend_tokens if spend_tokens is None else spend_tokens
             self._note = self._note if note is None else note
             self._report("running")
 
@@ -124,6 +135,10 @@ class Progress:
         rate = fresh / elapsed_s if fresh > 0 and elapsed_s > 0 else None
         left = None if self._total is None else max(self._total - self._done, 0)
         eta_s = left / rate if left is not None and rate and state == "running" else None
+        # Earlier attempts' units come with their cost: their answers are read from the ledger.
+        is_known = self._total is not None and self._done >= FORECAST_FROM and state == "running"
+        scale = (self._total or 0) / self._done if is_known else None
+        tokens, usd = self._spend_tokens, self._spend_usd
         return ProgressRecord(
             label=self._label,
             state=state,
@@ -131,7 +146,10 @@ class Progress:
             total=self._total,
             unit=self._unit,
             failed=self._failed,
-            spend_usd=self._spend_usd,
+            spend_usd=usd,
+            spend_tokens=tokens,
+            forecast_usd=None if usd is None or scale is None else round(usd * scale, 4),
+            forecast_tokens=None if tokens is None or scale is None else round(tokens * scale),
             rate_per_s=None if rate is None else round(rate, 3),
             eta_s=None if eta_s is None else round(eta_s, 1),
             elapsed_s=round(elapsed_s, 1),
@@ -211,7 +229,11 @@ def render_line(record: ProgressRecord) -> str:
     if record.failed:
         parts.append(f"{record.failed:,} failed")
     if record.spend_usd is not None:
-        parts.append(f"${record.spend_usd:.4f}")
+        of_forecast = "" if record.forecast_usd is None else f" of ~${record.forecast_usd:.2f}"
+        parts.append(f"${record.spend_usd:.4f}{of_forecast}")
+    elif record.spend_tokens:
+        of_tokens = "" if record.forecast_tokens is None else f" of ~{record.forecast_tokens:,}"
+        parts.append(f"{record.spend_tokens:,}{of_tokens} tokens")
     if record.note:
         parts.append(" ".join(record.note.split()))
     return "  ".join(parts)

@@ -85,10 +85,14 @@ class Calls:
         self, model: str, prompt: str, sampling: Sampling, *, step: str, template: Template
     ) -> TeacherAnswer:
         """Answer to a single prompt, by chat unless the model only completes; see `chat`."""
-        if model in self._config.completion_models:
+        if self.only_completes(model):
             return await self.complete(model, prompt, sampling, step=step, template=template)
         messages = [Message("user", prompt)]
         return await self.chat(model, messages, sampling, step=step, template=template)
+
+    def only_completes(self, model: str) -> bool:
+        """Whether the model has no chat route."""
+        return model in self._config.completion_models
 
     async def _ask(
         self, request: TeacherRequest, sampling: Sampling, *, step: str, template: Template

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from moss.atomic import TEMPORARY_MARK, replace_file, replace_folder
+from moss.atomic import TEMPORARY_MARK as TEMPORARY_MARK
+from moss.atomic import move_file, replace_file, replace_folder
 from moss.errors import DataError, StorageError
 from moss.failpoints import failpoint
 from moss.rows import read_parquet_bytes, rows_to_parquet
@@ -90,6 +91,16 @@ def read_bytes(path: str) -> bytes:
         return file.read()
 
 
+def read_range(path: str, start: int, end: int) -> bytes:
+    """Bytes from `start` up to `end`, fewer at the end of the file. Raises StorageError."""
+    if is_remote(path):
+        file_system, inner = _remote(path)
+        return _reading(path, lambda: bytes(file_system.cat_file(inner, start=start, end=end)))
+    with open_binary(path) as file:
+        file.seek(start)
+        return file.read(end - start)
+
+
 def read_text(path: str) -> str:
     """The whole file as UTF-8. Raises DataError if it is not UTF-8."""
     try:
@@ -136,6 +147,23 @@ def write_bytes(path: str, data: bytes) -> None:
         raise StorageError(
             f"cannot write {path} ({len(data)} bytes): {error}; check space and permissions"
         ) from error
+
+
+def put_file(source: Path, path: str) -> None:
+    """Make a finished local file appear at `path`, whole or not at all; a local `source` moves.
+
+    Raises:
+        StorageError: the file system refused.
+    """
+    try:
+        if is_remote(path):
+            file_system, inner = _remote(path)
+            file_system.makedirs(str(PurePosixPath(inner).parent), exist_ok=True)
+            file_system.put_file(str(source), inner)
+        else:
+            move_file(source, _local(path))
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error}; check space and permissions") from error
 
 
 def write_text(path: str, text: str) -> None:

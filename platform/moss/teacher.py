@@ -2,7 +2,9 @@
 
 The client's own retries are off and its typed models are bypassed (2.3 times less CPU per call).
 Every request is looked up in the ledger first and written to it before its answer is used. Between
-attempts the slot is given back, so that a waiting request does not hold up others.
+attempts the slot is given back, so that a waiting request does not hold up others, and a retry goes
+before new requests. What an attempt may cost is reserved before it is sent; what was billed without
+a usable answer is charged, so that no failure can carry the spend past a cap.
 """
 
 from __future__ import annotations
@@ -10,113 +12,37 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Self
+from contextlib import suppress
+from typing import Self
 
-from openai import AsyncOpenAI, DefaultAioHttpClient, OpenAIError
+import httpx2
+from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, OpenAIError
 
 from moss.config.teacher import TeacherConfig
-from moss.errors import (
-    TeacherError,
-    TeacherResponseError,
-    TeacherUnavailableError,
-)
-from moss.ledger import Ledger, LedgerRecord, content_key
-from moss.limits import Limits, Spend, price, worst_case
-from moss.teacher_failures import Failure, classify, malformed
+from moss.errors import BudgetError, MossError, TeacherResponseError
+from moss.ledger import Charge, Ledger, LedgerRecord, content_key
+from moss.limits import Limits, Spend, price, worst_case_prompt_tokens
+from moss.rate_headers import RateHints, rate_hints
+from moss.slots import Attempt
+from moss.teacher_failures import Failure, Usage, classify, timed_out, too_long_a_wait
+from moss.teacher_requests import Endpoint as Endpoint
+from moss.teacher_requests import Message as Message
+from moss.teacher_requests import TeacherAnswer as TeacherAnswer
+from moss.teacher_requests import TeacherRequest as TeacherRequest
+from moss.teacher_requests import read_answer
 
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One chat message."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherRequest:
-    """Everything that decides an answer. `messages` for chat, `prompt` for plain completion."""
-
-    model: str
-    messages: tuple[Message, ...] = ()
-    prompt: str | None = None
-    max_tokens: int = 256
-    temperature: float = 1.0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-    sample: int = 0
-    """Which of several answers to the same request this is; part of the ledger key only."""
-
-    @property
-    def route(self) -> str:
-        """Path below the base URL."""
-        return "/chat/completions" if self.prompt is None else "/completions"
-
-    def body(self) -> dict[str, object]:
-        """What is sent."""
-        body: dict[str, object] = {
-            "model": self.model,
-            "max_tokens": self.max_tokens,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-        }
-        if self.prompt is None:
-            body["messages"] = [{"role": m.role, "content": m.content} for m in self.messages]
-        else:
-            body["prompt"] = self.prompt
-        if self.stop:
-            body["stop"] = list(self.stop)
-        if self.seed is not None:
-            body["seed"] = self.seed
-        return body
-
-    def texts(self) -> list[str]:
-        """All text that the endpoint will count as prompt tokens."""
-        if self.prompt is not None:
-            return [self.prompt]
-        return [message.content for message in self.messages]
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherAnswer:
-    """What came back, and how it was paid."""
-
-    text: str
-    finish_reason: str
-    key: str
-    """Ledger key."""
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
-    attempts: int
-    from_ledger: bool
-    """True when an earlier run, or an earlier attempt of this one, had paid for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """What is known of the endpoint once it was reached."""
-
-    identity: str
-    """Part of every ledger key: the base URL, or a fixed name for the embedded stand-in, whose
-    port differs from run to run."""
-    stand_in: bool = False
-    """Answers are rule-based, not a language model's; every report must say so."""
-    models: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Clock:
-    """When this caller last got an answer; tells a dead endpoint from a bad request."""
-
-    last_success_s: float = field(default=float("-inf"))
+BYTES_PER_TOKEN = 4
+"""Of a prompt, about: what token rates are asked for with before the answer tells."""
+HALT_GRACE_S = 5.0
+"""How long requests in flight may still bring their answers home once the endpoint is given up."""
 
 
 class Teacher:
-    """Asks one endpoint. Use as an async context manager inside one event loop."""
+    """Asks one endpoint. Use as an async context manager inside one event loop.
+
+    An error that no request can escape (key, quota, budget, endpoint gone) ends it: everything that
+    waits, and every later call, gets that error.
+    """
 
     def __init__(
         self, config: TeacherConfig, endpoint: Endpoint, *, ledger: Ledger, limits: Limits
@@ -125,8 +51,11 @@ class Teacher:
         self._endpoint = endpoint
         self._ledger = ledger
         self._limits = limits
-        self._clock = _Clock()
+        self._last_success_s = float("-inf")
         self._pending: dict[str, asyncio.Task[LedgerRecord]] = {}
+        self._in_flight: set[asyncio.Timeout] = set()
+        self._halted = asyncio.Event()
+        self._halted_by: MossError | None = None
         self._client = open_client(config)
 
     async def __aenter__(self) -> Self:
@@ -145,10 +74,11 @@ class Teacher:
 
         Raises:
             TeacherResponseError: this request cannot be answered; others may be.
-            TeacherAuthError, TeacherQuotaError, TeacherUnavailableError: no request can.
+            BudgetError, TeacherAuthError, TeacherQuotaError, TeacherUnavailableError: no request
+                can.
         """
         key = content_key(self._endpoint.identity, request.body(), request.sample)
-        record = self._ledger.get(key)
+        record = await self._paid_before(key)
         from_ledger = record is not None
         if record is None:
             task = self._pending.get(key)
@@ -168,62 +98,137 @@ class Teacher:
             from_ledger=from_ledger,
         )
 
+    def halt(self, error: MossError) -> None:
+        """Let everything end with `error`; answers in flight still reach the ledger.
+
+        They get `HALT_GRACE_S`, or their whole time when only our own budget is used up.
+        """
+        if self._halted_by is not None:
+            return
+        self._halted_by = error
+        self._halted.set()
+        self._limits.fail(error)
+        if not isinstance(error, BudgetError):
+            until = asyncio.get_running_loop().time() + HALT_GRACE_S
+            for bound in self._in_flight:
+                if not bound.expired():
+                    bound.reschedule(min(until, bound.when() or until))
+
+    async def _paid_before(self, key: str) -> LedgerRecord | None:
+        if self._ledger.is_remote:
+            return await asyncio.to_thread(self._ledger.get, key)
+        return self._ledger.get(key)
+
     async def _buy(self, key: str, request: TeacherRequest) -> LedgerRecord:
-        reserved = worst_case(request.model, request.texts(), request.max_tokens, self._config)
-        await self._limits.reserve(reserved)
-        spent = Spend()
         try:
-            record = await self._attempt(key, request)
-            self._ledger.append(record)
-            spent = price(
-                record.model, record.prompt_tokens, record.completion_tokens, self._config
-            )
-        finally:
-            self._limits.settle(reserved, spent)
-        return record
+            return await self._attempt(key, request)
+        except TeacherResponseError:
+            raise
+        except MossError as error:
+            self.halt(error)
+            raise
 
     async def _attempt(self, key: str, request: TeacherRequest) -> LedgerRecord:
         started = time.monotonic()
         config = self._config
-        for attempt in range(1, config.max_attempts + 1):
-            outcome = await self._send(key, request, attempt)
+        worst = Usage(worst_case_prompt_tokens(request.texts()), request.max_tokens)
+        num_tries = num_refusals = 0
+        while True:
+            num_attempts = num_tries + num_refusals + 1
+            outcome = await self._send(key, request, num_attempts, worst)
             if isinstance(outcome, LedgerRecord):
-                self._clock.last_success_s = time.monotonic()
+                self._last_success_s = time.monotonic()
                 return outcome
             if not outcome.is_retryable:
                 raise outcome.error
-            wait_s = _backoff_s(outcome, attempt, config)
-            if attempt == config.max_attempts or wait_s > config.max_retry_after_s:
-                raise self._given_up(outcome.error, attempt, started)
-            await asyncio.sleep(wait_s)
-        raise AssertionError("max_attempts is at least 1")
+            if (outcome.retry_after_s or 0) > config.max_retry_after_s:
+                raise too_long_a_wait(outcome, config)
+            num_refusals += outcome.kind == "overloaded"
+            num_tries += outcome.kind != "overloaded"
+            if num_tries >= config.max_attempts or num_refusals >= config.max_refusals:
+                raise self._given_up(outcome.error, num_attempts, started)
+            await self._wait(_backoff_s(outcome, num_attempts, config))
 
     async def _send(
-        self, key: str, request: TeacherRequest, attempt: int
+        self, key: str, request: TeacherRequest, attempt: int, worst: Usage
     ) -> LedgerRecord | Failure:
-        await self._limits.take_slot()
+        """One attempt: slot, reservation, request, ledger; every way out hands all back."""
+        tokens = worst.prompt_tokens // BYTES_PER_TOKEN + worst.completion_tokens
+        await self._limits.take_slot(tokens, is_retry=attempt > 1)
+        ended = Attempt("refused", tokens_asked=tokens, tokens_used=0)
         try:
-            async with asyncio.timeout(self._config.timeout_s):
-                body = await self._client.post(request.route, cast_to=object, body=request.body())
-        except OpenAIError as error:
-            return classify(error, model=request.model, config=self._config)
-        except TimeoutError:
-            return Failure(
-                TeacherUnavailableError(
-                    f"{self._config.base_url} gave no answer within {self._config.timeout_s:g} s "
-                    "(teacher.timeout_s)"
-                ),
-                is_retryable=True,
-            )
-        except ValueError as error:
-            return malformed(str(error), model=request.model)
+            reserved = await self._reserve(key, request.model, worst)
+            try:
+                outcome, hints = await self._post(key, request, attempt, worst)
+            except BaseException:  # cancelled in mid-flight: it may be billed
+                self._limits.settle(reserved, reserved)
+                raise
+            ended = _ended(outcome, tokens, hints)
         finally:
-            self._limits.give_slot()
-        return _read_body(body, key, request, attempt)
+            self._limits.give_slot(ended)
+        await self._settle(key, request.model, reserved, outcome)
+        return outcome
 
-    def _given_up(self, error: TeacherError, attempts: int, started: float) -> TeacherError:
+    async def _reserve(self, key: str, model: str, worst: Usage) -> Spend:
+        if not self._config.is_capped:
+            return Spend()
+        reserved = price(model, worst.prompt_tokens, worst.completion_tokens, self._config)
+        await self._limits.reserve(reserved)
+        await self._ledger.store_sent(
+            Charge(key, model, worst.prompt_tokens, worst.completion_tokens)
+        )
+        return reserved
+
+    async def _settle(
+        self, key: str, model: str, reserved: Spend, outcome: LedgerRecord | Failure
+    ) -> None:
+        used = _usage_of(outcome)
+        if isinstance(outcome, LedgerRecord):
+            await self._ledger.store(outcome)
+        elif used is not None:
+            await self._ledger.store_charge(
+                Charge(key, model, used.prompt_tokens, used.completion_tokens, str(outcome.error))
+            )
+        elif self._config.is_capped:
+            await self._ledger.store_unsold(key)
+        if self._config.is_capped:
+            used = used or Usage(0, 0)
+            spent = price(model, used.prompt_tokens, used.completion_tokens, self._config)
+            self._limits.settle(reserved, spent)
+
+    async def _post(
+        self, key: str, request: TeacherRequest, attempt: int, worst: Usage
+    ) -> tuple[LedgerRecord | Failure, RateHints | None]:
+        bound = asyncio.timeout(self._config.timeout_s)
+        self._in_flight.add(bound)
+        try:
+            async with bound:
+                response = await self._client.post(
+                    request.route, cast_to=httpx2.Response, body=request.body()
+                )
+        except APIStatusError as error:
+            failure = classify(error, model=request.model, config=self._config, worst=worst)
+            return failure, rate_hints(error.response.headers)
+        except OpenAIError as error:
+            return classify(error, model=request.model, config=self._config, worst=worst), None
+        except TimeoutError:
+            return timed_out(self._config, worst, halted_by=self._halted_by), None
+        finally:
+            self._in_flight.discard(bound)
+        outcome = read_answer(response.content, key, request, attempt=attempt, worst=worst)
+        return outcome, rate_hints(response.headers)
+
+    async def _wait(self, wait_s: float) -> None:
+        """A pause between attempts, cut short when all is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._halted.wait()
+        if self._halted_by is not None:
+            raise self._halted_by
+
+    def _given_up(self, error: MossError, attempts: int, started: float) -> MossError:
         message = f"{error} (gave up after {attempts} attempts)"
-        if self._clock.last_success_s > started:
+        if self._last_success_s > started:
             return TeacherResponseError(message)
         return type(error)(message)
 
@@ -239,55 +244,24 @@ def open_client(config: TeacherConfig, *, timeout_s: float | None = None) -> Asy
     )
 
 
-def _read_body(
-    body: object, key: str, request: TeacherRequest, attempt: int
-) -> LedgerRecord | Failure:
-    try:
-        choice = _mapping(_items(_mapping(body)["choices"])[0])
-        text = (
-            choice["text"] if request.prompt is not None else _mapping(choice["message"])["content"]
-        )
-        usage = _mapping(_mapping(body).get("usage") or {})
-        finish_reason = str(choice.get("finish_reason") or "stop")
-        if finish_reason == "content_filter":
-            return Failure(
-                TeacherResponseError(f"model {request.model!r} withheld its answer by a filter"),
-                is_retryable=False,
-            )
-        if not isinstance(text, str):
-            raise TypeError(f"text is {type(text).__name__}")
-        return LedgerRecord(
-            key=key,
-            model=request.model,
-            text=text,
-            finish_reason=finish_reason,
-            prompt_tokens=_count(usage.get("prompt_tokens")),
-            completion_tokens=_count(usage.get("completion_tokens")),
-            attempts=attempt,
-        )
-    except (KeyError, IndexError, TypeError) as error:
-        return malformed(f"{error!r} in {body!r}", model=request.model)
+def _usage_of(outcome: LedgerRecord | Failure) -> Usage | None:
+    """What was billed; None if nothing was."""
+    if isinstance(outcome, LedgerRecord):
+        return Usage(outcome.prompt_tokens, outcome.completion_tokens)
+    return outcome.billed
 
 
-def _mapping(value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"expected an object, got {type(value).__name__}")
-    return value
-
-
-def _items(value: object) -> Sequence[object]:
-    if not isinstance(value, list):
-        raise TypeError(f"expected a list, got {type(value).__name__}")
-    return value
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _ended(outcome: LedgerRecord | Failure, tokens: int, hints: RateHints | None) -> Attempt:
+    used = _usage_of(outcome)
+    tokens_used = 0 if used is None else used.prompt_tokens + used.completion_tokens
+    if isinstance(outcome, LedgerRecord):
+        return Attempt("answered", tokens, tokens_used, hints=hints)
+    return Attempt(outcome.kind, tokens, tokens_used, cause=str(outcome.error), hints=hints)
 
 
 def _backoff_s(failure: Failure, attempt: int, config: TeacherConfig) -> float:
     """Retry-After if given, else doubling; a random quarter on top so that callers spread out."""
     base = min(config.backoff_s * 2.0 ** (attempt - 1), config.max_backoff_s)
     if failure.retry_after_s is not None:
-        base = max(failure.retry_after_s, 0.0)
+        base = failure.retry_after_s
     return base * (1 + random.random() / 4)

@@ -13,6 +13,7 @@ from moss.errors import TeacherResponseError
 from moss.meta_instruction import MetaInstruction
 from moss.recipes import Calls, Row, Sampling, text_of
 from moss.seeds import ToolDemonstration
+from moss.structured import ask_parsed
 from moss.templates import load_template
 from moss.toolsynth import (
     Kind,
@@ -183,14 +184,15 @@ class ToolConversation:
 
     async def _difficulty(self, row: Row, calls: Calls) -> int:
         template = load_template("rate_difficulty", language_of(row))
-        answer = await calls.ask(
+        return await ask_parsed(
+            calls,
             self.difficulty_model,
             template.render(prompt=text_of(row, "query")),
             Sampling(self.planner.config.sampling),
             step="difficulty",
             template=template,
+            parse=parse_difficulty,
         )
-        return parse_difficulty(answer.text)
 
 
 @dataclass(frozen=True, slots=True)

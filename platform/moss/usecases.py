@@ -16,6 +16,7 @@ from moss.config.synthesis import SamplingConfig
 from moss.conversations import language_of
 from moss.errors import TeacherResponseError
 from moss.recipes import Calls, Row, Sampling, stable_unit, text_of
+from moss.structured import ask_parsed
 from moss.templates import load_template
 from moss.types import Language
 
@@ -129,14 +130,16 @@ class ClassifyPrompt:
             self.classifier_model, question, sampling, step="use_case", template=template
         )
         template = load_template("rate_difficulty", language)
-        question = template.render(prompt=prompt)
-        rating = await calls.ask(
-            self.difficulty_model, question, sampling, step="difficulty", template=template
+        difficulty = await ask_parsed(
+            calls,
+            self.difficulty_model,
+            template.render(prompt=prompt),
+            sampling,
+            step="difficulty",
+            template=template,
+            parse=parse_difficulty,
         )
-        return {
-            "use_case": parse_use_case(answer.text),
-            "difficulty": parse_difficulty(rating.text),
-        }
+        return {"use_case": parse_use_case(answer.text), "difficulty": difficulty}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 
 from moss.config.teacher import TeacherConfig
+from moss.endpoint_limits import RunLimits
 from moss.ledger import Ledger
 from moss.limits import Budget
 from moss.local_limits import LocalLimits
@@ -20,7 +21,7 @@ def run_recipe(recipe: Recipe, row: Row, respond: Responder) -> tuple[Row, list[
         config = TeacherConfig(base_url=stub.base_url, max_attempts=1, backoff_s=0)
 
         async def run() -> Row:
-            limits = LocalLimits(4, Budget(tokens=None, usd=None))
+            limits = LocalLimits(RunLimits(concurrency=4), Budget(tokens=None, usd=None))
             with Ledger(folder) as ledger:
                 async with Teacher(config, Endpoint("s"), ledger=ledger, limits=limits) as teacher:
                     return await apply_recipe(recipe, row, teacher=teacher, config=config, seed=0)

@@ -54,6 +54,7 @@ PROMPT: dict[Language, str] = {
     "zh": "<|MOSS|>: 是什么意思？{花括号}",
 }
 """Markers, labels and braces in data stay data."""
+UNREADABLE = "Judge this first without a verdict."
 QUERY: dict[Language, str] = {"en": "What is 12*7+5?", "zh": "12*7+5等于多少？"}
 
 
@@ -95,6 +96,10 @@ def recipes() -> dict[str, tuple[Recipe, Row]]:
                 "response_b": "89<eom>",
             },
         ),
+        "judge_repaired": (
+            JudgePair("m", SAMPLING),
+            {"model_a": "x", "model_b": "y", "response_a": UNREADABLE, "response_b": "89"},
+        ),
     }
 
 
@@ -107,7 +112,9 @@ def row_for(name: str, language: Language) -> Row:
         "text": PROMPT[language],
         "query": QUERY[language],
         "examples": render_examples(examples),
-        "conversation": conversation(language, "" if name in ("respond", "judge") else "89."),
+        "conversation": conversation(
+            language, "" if name.startswith(("respond", "judge")) else "89."
+        ),
         **values,
     }
     if "prompt" in filled:
@@ -119,7 +126,9 @@ def answer(body: dict[str, object]) -> str:
     """An answer of the kind that each prompt asks for."""
     messages = body.get("messages")
     text = str(body["prompt"]) if messages is None else str(messages[-1]["content"])  # type: ignore[index]
-    if "[Response A]" in text:
+    if UNREADABLE in text:
+        return "A <eom> wins."
+    if "[Response A]" in text or text.startswith(("Your last answer", "你上一次的回答")):
         return "Verdict: A"
     if text.rstrip().endswith("Class:"):
         return "Code"

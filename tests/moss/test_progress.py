@@ -115,7 +115,7 @@ def test_the_line_says_counts_rate_eta_failures_and_spend() -> None:
     progress = Progress("stage", 5000, stream=io.StringIO(), clock=clock)
     clock.now += 10
     progress.update(done=1200, failed=3, spend_usd=0.12)
-    said = "stage: 1,200/5,000 rows  24%  120/s  ETA 32s  3 failed  $0.1200"
+    said = "stage: 1,200/5,000 rows  24%  120/s  ETA 32s  3 failed  $0.1200 of ~$0.50"
     assert render_line(progress.record()) == said
     endless = Progress("stage", unit="calls", stream=io.StringIO(), clock=clock)
     assert render_line(endless.record()) == "stage: 0 calls  0s"
@@ -126,3 +126,22 @@ def test_the_line_says_counts_rate_eta_failures_and_spend() -> None:
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_cost_is_forecast_once_fifty_units_are_done() -> None:
+    progress = Progress("stage", 1000, stream=io.StringIO(), clock=Clock())
+    progress.update(done=49, spend_usd=0.49, spend_tokens=4900)
+    assert progress.record().forecast_usd is None
+    progress.update(done=50, spend_usd=0.5, spend_tokens=5000)
+    record = progress.record()
+    assert (record.forecast_usd, record.forecast_tokens) == (10.0, 100_000)
+    assert "$0.5000 of ~$10.00" in render_line(record)
+
+
+def test_without_prices_tokens_are_forecast_and_without_a_total_nothing() -> None:
+    priced = Progress("stage", 1000, stream=io.StringIO(), clock=Clock())
+    priced.update(done=100, spend_tokens=5000)
+    assert "5,000 of ~50,000 tokens" in render_line(priced.record())
+    open_end = Progress("stage", None, stream=io.StringIO(), clock=Clock())
+    open_end.update(done=100, spend_tokens=5000)
+    assert open_end.record().forecast_tokens is None

@@ -1,14 +1,21 @@
 import asyncio
 import socket
+import time
+import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from moss.config.teacher import ModelPrice, TeacherConfig
 from moss.endpoint import OFFLINE_TEACHER_OWNER, check_endpoint
+from moss.endpoint_limits import RunLimits
 from moss.errors import (
+    BudgetError,
     ConfigError,
     TeacherAuthError,
     TeacherError,
@@ -33,7 +40,7 @@ def request(text: str, **changes: object) -> TeacherRequest:
 
 
 async def ask_all(
-    config: TeacherConfig, folder: Path, requests: list[TeacherRequest]
+    config: TeacherConfig, folder: Path | str, requests: list[TeacherRequest]
 ) -> list[TeacherAnswer | BaseException]:
     budget = Budget(tokens=config.budget_tokens, usd=config.budget_usd)
     with Ledger(str(folder)) as ledger:
@@ -41,14 +48,16 @@ async def ask_all(
             config,
             Endpoint("stub"),
             ledger=ledger,
-            limits=LocalLimits(config.concurrency, budget),
+            limits=LocalLimits(RunLimits.of(config), budget),
         ) as teacher:
             return await asyncio.gather(
                 *(teacher.complete(item) for item in requests), return_exceptions=True
             )
 
 
-def ask(config: TeacherConfig, folder: Path, *requests: TeacherRequest) -> list[TeacherAnswer]:
+def ask(
+    config: TeacherConfig, folder: Path | str, *requests: TeacherRequest
+) -> list[TeacherAnswer]:
     answers = asyncio.run(ask_all(config, folder, list(requests)))
     for answer in answers:
         if isinstance(answer, BaseException):
@@ -201,8 +210,6 @@ def test_a_request_that_alone_keeps_failing_does_not_end_the_run(tmp_path: Path)
     "body", ["{", "[]", '{"choices": []}', '{"choices": [{"message": {"content": null}}]}']
 )
 def test_a_malformed_answer_is_tried_again_then_fails_the_row(tmp_path: Path, body: str) -> None:
-    from aiohttp import web
-
     def respond(_: dict[str, object]) -> Answer:
         return web.Response(text=body, content_type="application/json")
 
@@ -260,3 +267,146 @@ def test_no_more_requests_are_in_flight_than_allowed(tmp_path: Path) -> None:
         requests = [request(str(number)) for number in range(20)]
         ask(quick(stub, concurrency=3), tmp_path, *requests)
     assert stub.max_in_flight == 3
+
+
+def test_a_retry_after_date_is_obeyed(tmp_path: Path) -> None:
+    when = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    with running(StubEndpoint(scripted(lambda: error(429, "wait", retry_after=when)))) as stub:
+        config = quick(stub, max_retry_after_s=10)
+        with pytest.raises(
+            TeacherUnavailableError, match=r"asks to wait (29|30).* run again later"
+        ):
+            ask(config, tmp_path, request("a"))
+    assert len(stub.bodies) == 1
+
+
+def test_refusals_for_lack_of_capacity_do_not_use_up_the_attempts(tmp_path: Path) -> None:
+    refusals = [lambda: error(429, "busy", retry_after="0")] * 6
+    with running(StubEndpoint(scripted(*refusals, "fine"))) as stub:
+        (answer,) = ask(quick(stub, max_attempts=2), tmp_path, request("a"))
+    assert answer.attempts == 7
+
+
+def test_a_request_that_is_refused_for_ever_is_given_up(tmp_path: Path) -> None:
+    with running(StubEndpoint(scripted(lambda: error(429, "busy", retry_after="0")))) as stub:
+        config = quick(stub, max_refusals=5)
+        with pytest.raises(TeacherUnavailableError, match="gave up after 5 attempts"):
+            ask(config, tmp_path, request("a"))
+
+
+def test_an_exhausted_quota_ends_those_that_wait_too(tmp_path: Path) -> None:
+    def respond(body: dict[str, object]) -> Answer:
+        if "broke" in str(body):
+            return error(429, "no money", code="insufficient_quota")
+        return error(429, "later", retry_after="200")
+
+    with running(StubEndpoint(respond)) as stub:
+        config = quick(stub, concurrency=4)
+        requests = [*(request(f"waits {n}") for n in range(3)), request("broke")]
+        started = time.monotonic()
+        outcomes = asyncio.run(ask_all(config, tmp_path, requests))
+        elapsed_s = time.monotonic() - started
+    assert all(isinstance(outcome, TeacherQuotaError) for outcome in outcomes)
+    assert elapsed_s < 30  # they were asked to wait 200 s
+
+
+def test_answers_in_flight_when_the_run_ends_still_reach_the_ledger(tmp_path: Path) -> None:
+    def respond(body: dict[str, object]) -> Answer:
+        return error(401, "bad key") if "bad" in str(body) else "paid"
+
+    with running(StubEndpoint(respond)) as stub:
+        outcomes = asyncio.run(ask_all(quick(stub), tmp_path, [request("bad"), request("good")]))
+    assert isinstance(outcomes[0], TeacherAuthError)
+    with Ledger(str(tmp_path)) as ledger:
+        assert [record.text for record in ledger.records()] == ["paid"] * sum(stub.sold.values())
+
+
+def test_an_endpoint_that_fails_for_too_long_stops_the_run(tmp_path: Path) -> None:
+    with running(StubEndpoint(scripted(lambda: error(429, "busy", retry_after="0.05")))) as stub:
+        config = quick(stub, breaker_s=0.6, max_refusals=1000)
+        expected = r"nothing but failures .*429 \(busy\).*run again"
+        with pytest.raises(TeacherUnavailableError, match=expected):
+            ask(config, tmp_path, request("a"))
+
+
+def malformed_with_usage(_: dict[str, object]) -> Answer:
+    body = {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 5}}
+    return web.json_response(body)
+
+
+def malformed_without_usage(_: dict[str, object]) -> Answer:
+    return web.Response(text="{", content_type="application/json")
+
+
+@pytest.mark.parametrize(
+    ("respond", "cost"),
+    [(malformed_with_usage, 12), (malformed_without_usage, 1 + 16 + 8)],
+)
+def test_billed_answers_that_are_no_use_are_charged(
+    tmp_path: Path, respond: Callable[[dict[str, object]], Answer], cost: int
+) -> None:
+    """Without a `usage` the worst case counts: one byte, overhead of a message, max_tokens."""
+    with running(StubEndpoint(respond)) as stub:
+        config = quick(stub, budget_tokens=100, max_attempts=50)
+        with pytest.raises(BudgetError, match=r"raise\s+teacher\.budget_tokens"):
+            ask(config, tmp_path, request("a"))
+        assert len(stub.bodies) * cost <= 100
+        assert (len(stub.bodies) + 1) * cost + 25 > 100
+    with Ledger(str(tmp_path)) as ledger:
+        assert sum(ledger.totals()["m"][1:]) == len(stub.bodies) * cost
+
+
+def test_a_timeout_may_have_been_billed_and_is_charged(tmp_path: Path) -> None:
+    with running(StubEndpoint(lambda body: "late", delay_s=1.0)) as stub:
+        config = quick(stub, timeout_s=0.1, budget_tokens=60, max_attempts=50)
+        with pytest.raises(BudgetError):
+            ask(config, tmp_path, request("a"))
+    assert len(stub.bodies) == 2  # 25 tokens each at worst, and a third would pass 60
+
+
+def test_a_request_that_never_left_costs_nothing(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/v1"
+    config = TeacherConfig(base_url=url, backoff_s=0.01, max_attempts=6, budget_tokens=60)
+    with pytest.raises(TeacherUnavailableError, match="cannot reach"):
+        ask(config, tmp_path, request("a"))
+    with Ledger(str(tmp_path)) as ledger:
+        assert ledger.totals() == {}
+
+
+def test_headers_slow_a_caller_down_to_the_endpoints_rate(tmp_path: Path) -> None:
+    limits = {
+        "x-ratelimit-limit-requests": "600",
+        "x-ratelimit-remaining-requests": "1",
+        "x-ratelimit-reset-requests": "1s",
+    }
+
+    def respond(_: dict[str, object]) -> Answer:
+        message = {"role": "assistant", "content": "yes"}
+        body = {
+            "choices": [{"message": message, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+        }
+        return web.json_response(body, headers=limits)
+
+    times: list[float] = []
+
+    def timed(body: dict[str, object]) -> Answer:
+        times.append(time.monotonic())
+        return respond(body)
+
+    with running(StubEndpoint(timed, delay_s=0.05)) as stub:
+        ask(quick(stub, concurrency=2), tmp_path, *[request(str(n)) for n in range(20)])
+    # Ten a second once the first answers have told; without the headers half a second for all.
+    assert times[-1] - times[0] >= 0.9
+
+
+def test_a_teacher_works_with_a_ledger_on_object_storage() -> None:
+    folder = f"memory://{uuid.uuid4().hex}"
+    with running(StubEndpoint(lambda body: "yes")) as stub:
+        asked = [request(str(number)) for number in range(20)]
+        ask(quick(stub), folder, *asked)
+        again = ask(quick(stub), folder, *asked)
+    assert all(answer.from_ledger for answer in again)
+    assert max(stub.sold.values()) == 1

@@ -13,6 +13,7 @@ NAMES = (
     "extend_prompts",
     "judge_pair",
     "rate_difficulty",
+    "repair_answer",
     "tool_follow_up",
     "tool_plan",
     "tool_queries",

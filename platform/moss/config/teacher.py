@@ -53,9 +53,19 @@ class TeacherConfig(Config):
     """Most requests in flight at once, over all callers of the run."""
     num_callers: int = Field(1, ge=1)
     """Caller actors that share `concurrency`; one fills about 300 requests/s of a core."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    """Most requests to start per minute, over all runs on the endpoint. None: what its
+    `x-ratelimit-*` headers say, else no limit; where both are known the lower one holds."""
+    tokens_per_minute: float | None = Field(None, gt=0)
+    """The same for prompt plus completion tokens."""
+    breaker_s: float = Field(60.0, gt=0)
+    """The run stops, resumably, when requests have failed this long without one answer."""
     timeout_s: float = Field(60.0, gt=0)
     """Bound of one HTTP request, connect to last byte."""
     max_attempts: int = Field(8, ge=1)
+    """Tries of one request; refusals for lack of capacity (429) do not count."""
+    max_refusals: int = Field(100, ge=1)
+    """Refusals for lack of capacity after which one request is given up."""
     backoff_s: float = Field(0.5, ge=0)
     """First wait between attempts; doubles each time, with jitter, unless Retry-After says more."""
     max_backoff_s: float = Field(30.0, ge=0)
@@ -89,6 +99,11 @@ class TeacherConfig(Config):
                 "under prices, or cap with budget_tokens"
             )
         return self
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether a budget is set."""
+        return self.budget_tokens is not None or self.budget_usd is not None
 
     def model(self, role: TeacherRole) -> str:
         """Name of the model that plays `role`."""

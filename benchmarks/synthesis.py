@@ -1,0 +1,214 @@
+"""How close a synthesis job comes to an endpoint's limit, and what a call costs in CPU time.
+
+    python -m benchmarks.synthesis            our Ray Data job beside plain aiohttp and bare openai
+    python -m benchmarks.synthesis --faults   our job against an endpoint that fails in five ways
+
+The last line is one JSON object. Nothing else should run on the machine meanwhile: the column
+`others` says what did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+from openai import AsyncOpenAI, DefaultAioHttpClient
+
+from benchmarks.fake_endpoint import Running, running
+from benchmarks.measuring import Measured, measure, table
+from benchmarks.synthesis_job import PROMPT, Job
+
+LATENCY_S = 0.2
+FAULTS = {
+    "status_429": 0.05,
+    "status_500": 0.02,
+    "cut": 0.01,
+    "hang": 0.01,
+    "malformed": 0.02,
+}
+FAULTS_TIMEOUT_S = 2.0
+"""`teacher.timeout_s` of the run with faults: a hang holds its slot so long."""
+OBJECT_STORE_BYTES = 200_000_000
+
+
+def body(number: int) -> dict[str, object]:
+    """The request that all clients send."""
+    message = {"role": "user", "content": PROMPT.render(number=number)}
+    return {"model": "m", "max_tokens": 100, "temperature": 1.0, "messages": [message]}
+
+
+def run_aiohttp(endpoint: Running, num_calls: int, concurrency: int) -> None:
+    """What HTTP itself allows."""
+
+    async def work() -> None:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+
+            async def call(number: int) -> None:
+                url = f"{endpoint.base_url}/chat/completions"
+                async with session.post(url, json=body(number)) as answer:
+                    await answer.json()
+
+            await in_turn(call, num_calls, concurrency)
+
+    asyncio.run(work())
+
+
+def run_bare(endpoint: Running, num_calls: int, concurrency: int) -> None:
+    """The `openai` client without its typed models."""
+
+    async def work() -> None:
+        client = AsyncOpenAI(
+            base_url=endpoint.base_url, api_key="none", http_client=DefaultAioHttpClient()
+        )
+
+        async def call(number: int) -> None:
+            await client.post("/chat/completions", cast_to=object, body=body(number))
+
+        async with client:
+            await in_turn(call, num_calls, concurrency)
+
+    asyncio.run(work())
+
+
+async def in_turn(call: Callable[[int], Awaitable[None]], num_calls: int, concurrency: int) -> None:
+    """Make the calls, `concurrency` at a time."""
+    numbers = iter(range(num_calls))
+
+    async def worker() -> None:
+        for number in numbers:
+            await call(number)
+
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+
+
+def compare(endpoint: Running, flags: argparse.Namespace) -> dict[str, object]:
+    """All three clients at each concurrency."""
+    rows: list[Measured] = []
+    for concurrency in flags.concurrency:
+        for name, run in (("plain aiohttp", run_aiohttp), ("bare openai", run_bare)):
+            rows.append(
+                measure(
+                    name,
+                    endpoint,
+                    partial(run, endpoint, flags.calls, concurrency),
+                    concurrency=concurrency,
+                    num_calls=flags.calls,
+                    latency_s=LATENCY_S,
+                )
+            )
+        rows.append(measure_job(endpoint, flags, concurrency))
+        print(table(rows[-3:]), flush=True)
+    figures: dict[str, object] = {"calls": flags.calls, "rows": [asdict(row) for row in rows]}
+    for aio, bare, ours in zip(rows[0::3], rows[1::3], rows[2::3], strict=True):
+        suffix = str(ours.concurrency)
+        figures[f"share_of_limit_{suffix}"] = round(ours.share_of_limit, 4)
+        figures[f"cpu_s_per_1000_{suffix}"] = round(ours.cpu_s_per_1000, 3)
+        figures[f"share_of_bare_{suffix}"] = round(ours.rate_per_s / bare.rate_per_s, 4)
+        figures[f"bare_share_of_limit_{suffix}"] = round(bare.share_of_limit, 4)
+        figures[f"aiohttp_share_of_limit_{suffix}"] = round(aio.share_of_limit, 4)
+    figures["startup_s"] = round(rows[2].startup_s, 1)
+    return figures
+
+
+def measure_job(endpoint: Running, flags: argparse.Namespace, concurrency: int) -> Measured:
+    """Our job on a cluster of its own, whose start is part of the start-up."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(endpoint.base_url, folder, concurrency=concurrency, callers=flags.callers)
+
+        def work() -> None:
+            rows = job.run(flags.calls)
+            assert len(rows) == flags.calls
+            assert all(row["status"] == "ok" for row in rows)
+
+        return measure(
+            "ours",
+            endpoint,
+            work,
+            concurrency=concurrency,
+            num_calls=flags.calls,
+            latency_s=LATENCY_S,
+            surroundings=local_cluster(),
+        )
+
+
+def faults(endpoint: Running, flags: argparse.Namespace) -> dict[str, object]:
+    """4,000 in, 4,000 accounted for, none lost, none paid twice."""
+    concurrency = flags.concurrency[0]
+    endpoint.reset(faults=FAULTS)
+    with tempfile.TemporaryDirectory() as folder, local_cluster():
+        job = Job(
+            endpoint.base_url,
+            folder,
+            concurrency=concurrency,
+            callers=flags.callers,
+            timeout_s=FAULTS_TIMEOUT_S,
+        )
+        rows = job.run(flags.calls)
+    stats = endpoint.stats()
+    ids = {str(row["id"]) for row in rows}
+    num_ok = sum(row["status"] == "ok" for row in rows)
+    rate = stats["contents"] / stats["span_s"]
+    return {
+        "calls": flags.calls,
+        "accounted_for": len(ids),
+        "ok": num_ok,
+        "failed": len(rows) - num_ok,
+        "lost": flags.calls - len(ids),
+        "sold_again": stats["sold_again"],
+        "outcomes": stats["outcomes"],
+        "rate_per_s": round(rate, 1),
+        "share_of_limit": round(rate / (concurrency / LATENCY_S), 4),
+        "timeout_s": FAULTS_TIMEOUT_S,
+    }
+
+
+def ray_environment() -> None:
+    """Let workers find the packages of this tree."""
+    root = Path(__file__).resolve().parents[1]
+    os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{root / 'platform'}"
+
+
+@contextmanager
+def local_cluster() -> Iterator[None]:
+    """A private Ray cluster of two CPUs while the block runs."""
+    import ray
+
+    ray_environment()
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def main() -> None:
+    """Command line entry."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--calls", type=int, default=4000)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--callers", type=int, default=1, help="caller actors of our job")
+    parser.add_argument("--faults", action="store_true")
+    flags = parser.parse_args()
+    with suppress(KeyboardInterrupt), running("--latency-s", str(LATENCY_S)) as endpoint:
+        figures = faults(endpoint, flags) if flags.faults else compare(endpoint, flags)
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
