@@ -91,6 +91,9 @@ class Caller:
         except MossError as error:
             self._fatal = self._fatal or error
         assert self._fatal is not None
+        if self._teacher is not None:
+            # The driver ends the stage at this row; what is paid must be recorded by then.
+            await self._teacher.drain()
         fatal = [type(self._fatal).__name__, str(self._fatal)]
         return {**row, "status": "failed", FATAL: fatal}
 

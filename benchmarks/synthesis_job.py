@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moss.config.synthesis import CallerConfig, SamplingConfig
 from moss.config.teacher import TeacherConfig
@@ -49,6 +49,7 @@ class Job:
     concurrency: int
     callers: int
     timeout_s: float = 60.0
+    caller: CallerConfig = field(default_factory=CallerConfig)
 
     def run(self, num_rows: int) -> list[Row]:
         """All rows, in order."""
@@ -70,7 +71,6 @@ class Job:
             budget=None,
         )
         reach_limiter(teacher)
-        config = CallerConfig()
         rows: list[Row] = [{"id": f"row-{n:06d}", "number": n} for n in range(num_rows)]
-        stages = [call_stage(AskOnce(), setup, config)]
-        return list(stream_rows(rows, stages, config=config))
+        stages = [call_stage(AskOnce(), setup, self.caller)]
+        return list(stream_rows(rows, stages, config=self.caller))

@@ -27,6 +27,7 @@ from typing import Literal, get_args
 import psutil
 
 from benchmarks.fake_endpoint import Running, running
+from moss.config.synthesis import CallerConfig
 
 Victim = Literal["caller", "node", "driver"]
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +45,14 @@ def driver(base_url: str, folder: str, num_calls: int, *, with_node: bool) -> No
     with job_cluster(with_node=with_node) as node_pid:
         if node_pid is not None:
             Path(folder, "node.pid").write_text(str(node_pid))
-        job = Job(base_url, f"{folder}/ledger", concurrency=CONCURRENCY, callers=2)
+        job = Job(
+            base_url,
+            f"{folder}/ledger",
+            concurrency=CONCURRENCY,
+            callers=2,
+            # Half a CPU each: one caller on either node, and room for both on the one that stays.
+            caller=CallerConfig(num_cpus=0.5, batch_rows=8, block_rows=16),
+        )
         rows = job.run(num_calls)
     Path(folder, "rows.json").write_text(json.dumps(rows))
 
@@ -62,7 +70,7 @@ def job_cluster(*, with_node: bool) -> Iterator[int | None]:
         finally:
             ray.shutdown()
         return
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0.3})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     node = cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False)
     try:

@@ -114,6 +114,11 @@ class Teacher:
                 if not bound.expired():
                     bound.reschedule(min(until, bound.when() or until))
 
+    async def drain(self) -> None:
+        """Wait for the requests that are under way; after `halt` those in flight alone."""
+        if self._pending:
+            await asyncio.wait(list(self._pending.values()))
+
     async def _paid_before(self, key: str) -> LedgerRecord | None:
         if self._ledger.is_remote:
             return await asyncio.to_thread(self._ledger.get, key)

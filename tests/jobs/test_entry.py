@@ -11,7 +11,7 @@ import pytest
 from jobs import entry
 from jobs.entry import run_job
 from moss.config import StageConfig
-from moss.errors import DataError, ResourceError
+from moss.errors import BudgetError, DataError, ResourceError, TeacherQuotaError
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted(
@@ -89,6 +89,13 @@ def test_an_error_of_ours_is_one_message_without_a_traceback(
 ) -> None:
     assert run_job("bake", BakeConfig, fail_with(error), []) == entry.EXIT_FAILED
     assert capsys.readouterr().err == f"bake: {type(error).__name__}: {error}\n"
+
+
+def test_a_used_up_budget_has_an_exit_code_of_its_own() -> None:
+    error = BudgetError("token budget used up; raise teacher.budget_tokens")
+    assert run_job("bake", BakeConfig, fail_with(error), []) == entry.EXIT_BUDGET
+    quota = TeacherQuotaError("the account has no quota left")
+    assert run_job("bake", BakeConfig, fail_with(quota), []) == entry.EXIT_FAILED
 
 
 def test_an_interrupt_says_that_the_command_resumes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -410,3 +410,21 @@ def test_a_teacher_works_with_a_ledger_on_object_storage() -> None:
         again = ask(quick(stub), folder, *asked)
     assert all(answer.from_ledger for answer in again)
     assert max(stub.sold.values()) == 1
+
+
+def test_after_the_end_what_is_in_flight_can_be_waited_for(tmp_path: Path) -> None:
+    async def respond_slowly_to_one(stub: StubEndpoint) -> int:
+        config = quick(stub)
+        limits = LocalLimits(RunLimits.of(config), Budget(tokens=None, usd=None))
+        with Ledger(str(tmp_path)) as ledger:
+            async with Teacher(config, Endpoint("s"), ledger=ledger, limits=limits) as teacher:
+                asking = asyncio.create_task(teacher.complete(request("in flight")))
+                while not stub.in_flight:
+                    await asyncio.sleep(0.01)
+                teacher.halt(TeacherQuotaError("no quota"))
+                await teacher.drain()
+                assert asking.done() or ledger.get((await asking).key)
+                return len(ledger)
+
+    with running(StubEndpoint(lambda body: "paid", delay_s=0.3)) as stub:
+        assert asyncio.run(respond_slowly_to_one(stub)) == 1
