@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from actors.session import TeacherSession
-from actors.synthesis import extend
+from actors.synthesis import Extended, extend
 from moss.chat import NONE, Command, ToolResult
 from moss.config.synthesis import SynthesizeToolConversationsConfig
 from moss.config.tools import ToolsConfig
+from moss.manifest import STATUSES
 from moss.recipes import Row
+from moss.row_spool import RowSpool
 from moss.seeds import ToolDemonstration
 from moss.selfinstruct import Coordinator, Example, ExtendPrompts
-from moss.synthesis_plan import bucket_of, negative_rows, tool_buckets, tool_query_rows
-from moss.synthesis_rows import Outcome, status_counts
+from moss.synthesis_plan import (
+    bucket_of,
+    negative_rows,
+    negatives_wanted,
+    tool_buckets,
+    tool_query_rows,
+)
+from moss.synthesis_rows import Outcome
 from moss.tool_recipes import NegativeExample, Planner, ToolConversation
 from moss.tools.base import Tool
 from moss.tools.registry import build_tools, run_commands
@@ -54,37 +63,42 @@ def synthesize_tool_conversations(
     session: TeacherSession,
     *,
     demonstrations: Mapping[Language, Sequence[ToolDemonstration]],
-    conversations: Sequence[Row],
+    conversations: Iterable[Row],
 ) -> Outcome:
     """Tool seeds to five-section conversations (section 8.1).
 
     Args:
         demonstrations: by language; their queries are the seeds.
-        conversations: conventional ones, from which negative examples are drawn.
+        conversations: conventional ones, from which negative examples are drawn, in ascending
+            order of id; read twice.
     """
-    asked, queries = _extend_queries(config, session, demonstrations)
+    extended = _extend_queries(config, session, demonstrations)
     planner = Planner(session.teacher.model("tools"), config, demonstrations)
     tools = DeployedTools(
         config.tools, concurrency=config.tool_concurrency, max_attempts=config.max_tool_attempts
     )
-    positive = session.ask(
-        tool_query_rows(config, queries),
-        ToolConversation(planner, tools, session.teacher.model("difficulty")),
-    )
-    negative, notes = negative_rows(config, conversations, num_tool_rows=len(positive))
-    switched = session.ask(negative, NegativeExample(planner))
-    unused = [
-        {**row, "tool": bucket_of(str(row["bucket"]))[0]}
-        for row in [*queries, *(row for row in asked if row["status"] == "failed")]
-        if row["status"] != "ok"
-    ]
+    recipe = ToolConversation(planner, tools, session.teacher.model("difficulty"))
+    queries = tool_query_rows(config, extended.rows)
+    rows = RowSpool(session.stream(queries, [session.call_stage(recipe)]))
+    positive = rows.counts()
+    wanted = negatives_wanted(config, num_tool_rows=len(rows))
+    negatives = negative_rows(config, conversations, wanted)
+    switched: Counter[str] = Counter()
+    for row in session.stream(negatives, [session.call_stage(NegativeExample(planner))]):
+        switched[str(row["status"])] += 1
+        rows.append(row)
+    for row in extended.rows:
+        if row["status"] != "ok":
+            rows.append({**row, "tool": row["category"]})
+    notes = []
+    if switched.total() < wanted:
+        notes.append(f"{switched.total()} conversations for {wanted} negative examples")
     return Outcome(
-        datasets={"tool_conversations": [*positive, *switched, *unused]},
+        datasets={"tool_conversations": rows},
         counts={
-            "extend": status_counts(asked),
-            "select": status_counts(queries),
-            "tool_conversation": status_counts(positive),
-            "negative": status_counts(switched),
+            **extended.counts(),
+            "tool_conversation": positive,
+            "negative": {status: switched[status] for status in STATUSES},
         },
         usage=session.usage,
         notes=notes,
@@ -95,7 +109,7 @@ def _extend_queries(
     config: SynthesizeToolConversationsConfig,
     session: TeacherSession,
     demonstrations: Mapping[Language, Sequence[ToolDemonstration]],
-) -> tuple[list[Row], list[Row]]:
+) -> Extended:
     quotas = tool_buckets(config)
     seeds = {
         bucket: [
@@ -109,6 +123,6 @@ def _extend_queries(
         quotas, seeds, config=config.self_instruct, dedup=config.dedup, seed=config.seed
     )
     recipe = ExtendPrompts(
-        session.teacher.model("tools"), config.self_instruct, template="tool_queries"
+        session.teacher.model("tools"), config.self_instruct, config.dedup, "tool_queries"
     )
     return extend(coordinator, recipe, session)

@@ -26,7 +26,7 @@ def run_stage(config: LabelPreferencesConfig) -> None:
     from jobs.teacher_session import teacher_endpoint
     from moss import storage
     from moss.lineage import Run
-    from moss.synthesis_rows import finish_run, read_ok_rows
+    from moss.synthesis_rows import finish_run, ok_rows
 
     source, policy = config.run_path(config.conversations), config.run_path(config.checkpoint)
     inputs = {"conversations": source, "policy": policy}
@@ -48,7 +48,7 @@ def run_stage(config: LabelPreferencesConfig) -> None:
             outcome = label_preferences(
                 config,
                 session,
-                conversations=read_ok_rows(source, "conversations"),
+                conversations=ok_rows(source, "conversations"),
                 checkpoint_folder=storage.join(storage.absolute(policy), "checkpoint"),
             )
             finish_run(run, outcome, teacher=teacher, stand_in=session.endpoint.stand_in)

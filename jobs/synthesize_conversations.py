@@ -26,13 +26,14 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
     from jobs.teacher_session import teacher_endpoint
     from moss.lineage import Run
     from moss.synthesis_plan import conversation_models
-    from moss.synthesis_rows import finish_run, read_ok_rows
+    from moss.synthesis_rows import finish_run, ok_rows
 
     source = config.run_path(config.prompts)
     with Run.open(config, "synthesize_conversations", inputs={"prompts": source}) as run:
         if run.finished:
             return
-        prompts = read_ok_rows(source, "prompts")
+        prompts = ok_rows(source, "prompts")
+        num_prompts = sum(1 for _ in prompts)
         with (
             teacher_endpoint(config.teacher) as teacher,
             teacher_session(
@@ -40,7 +41,7 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
                 teacher,
                 run,
                 models=conversation_models(config, teacher),
-                total=min(len(prompts), config.max_prompts or len(prompts)),
+                total=min(num_prompts, config.max_prompts or num_prompts),
                 unit="conversations",
             ) as session,
         ):

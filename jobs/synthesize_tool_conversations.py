@@ -26,7 +26,7 @@ def run_stage(config: SynthesizeToolConversationsConfig) -> None:
     from jobs.teacher_session import teacher_endpoint
     from moss.lineage import Run
     from moss.synthesis_inputs import demonstrations_by_language
-    from moss.synthesis_rows import finish_run, read_ok_rows
+    from moss.synthesis_rows import finish_run, ok_rows
 
     source = config.run_path(config.conversations)
     with Run.open(config, "synthesize_tool_conversations", inputs={"conversations": source}) as run:
@@ -47,7 +47,7 @@ def run_stage(config: SynthesizeToolConversationsConfig) -> None:
                 config,
                 session,
                 demonstrations=demonstrations_by_language(),
-                conversations=read_ok_rows(source, "conversations"),
+                conversations=ok_rows(source, "conversations"),
             )
             finish_run(run, outcome, teacher=teacher, stand_in=session.endpoint.stand_in)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from moss import storage
 from moss.config.teacher import TeacherConfig
-from moss.lineage import Cost, Manifest, Run, count_statuses, read_named_rows
+from moss.lineage import Cost, Manifest, Run, count_statuses
 from moss.manifest import ModelCost
 from moss.recipes import USAGE, Row, usage_usd
+from moss.row_files import NamedRows, write_row_file
+from moss.row_spool import RowSpool
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,7 +95,8 @@ _EMPTY: dict[Kind, object] = {"text": "", "int": 0, "texts": [], "responses": []
 class Outcome:
     """What a stage made."""
 
-    datasets: Mapping[Dataset, Sequence[Row]]
+    datasets: Mapping[Dataset, Iterable[Row]]
+    """Rows of each file; a `RowSpool` where they may be many."""
     counts: Mapping[str, Mapping[str, int]]
     """Step -> status -> rows."""
     usage: Mapping[str, Sequence[int]]
@@ -102,10 +105,9 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_ok_rows(folder: str, dataset: Dataset) -> list[Row]:
-    """Rows of a finished run that came through; see `moss.lineage.read_named_rows` for errors."""
-    rows = read_named_rows(folder, storage.join("data", f"{dataset}.parquet"))
-    return [row for row in rows if row["status"] == "ok"]
+def ok_rows(folder: str, dataset: Dataset) -> NamedRows:
+    """Rows of a finished run that came through, as a stream that may be read more than once."""
+    return NamedRows(folder, storage.join("data", f"{dataset}.parquet"), status="ok")
 
 
 def schema(dataset: Dataset) -> pa.Schema:
@@ -122,17 +124,15 @@ def schema(dataset: Dataset) -> pa.Schema:
     return pa.schema([(name, types[kind]) for name, kind in COLUMNS[dataset].items()])
 
 
-def shape_rows(rows: Iterable[Mapping[str, object]], dataset: Dataset) -> list[Row]:
+def shape_rows(rows: Iterable[Mapping[str, object]], dataset: Dataset) -> Iterator[Row]:
     """Rows with exactly the file's columns, in ascending order of id."""
     columns = COLUMNS[dataset]
-    shaped = [
-        {
+    in_order = rows if isinstance(rows, RowSpool) else sorted(rows, key=lambda row: str(row["id"]))
+    for row in in_order:
+        yield {
             name: _EMPTY[kind] if row.get(name) is None else row[name]
             for name, kind in columns.items()
         }
-        for row in rows
-    ]
-    return sorted(shaped, key=lambda row: str(row["id"]))
 
 
 def finish_run(run: Run, outcome: Outcome, *, teacher: TeacherConfig, stand_in: bool) -> Manifest:
@@ -141,7 +141,7 @@ def finish_run(run: Run, outcome: Outcome, *, teacher: TeacherConfig, stand_in: 
     outputs = []
     for dataset, rows in outcome.datasets.items():
         path = storage.join("data", f"{dataset}.parquet")
-        storage.write_rows(run.path(path), shape_rows(rows, dataset), schema(dataset))
+        write_row_file(run.path(path), shape_rows(rows, dataset), schema(dataset))
         outputs.append(path)
     notes = list(outcome.notes)
     if stand_in:
@@ -178,9 +178,9 @@ def cost_of(usage: Mapping[str, Sequence[int]], teacher: TeacherConfig, *, stand
     )
 
 
-def status_counts(rows: Sequence[Row]) -> dict[str, int]:
+def status_counts(rows: Iterable[Row]) -> dict[str, int]:
     """Counts by status of one step's rows; see `moss.lineage.count_statuses`."""
-    return count_statuses(rows)
+    return rows.counts() if isinstance(rows, RowSpool) else count_statuses(rows)
 
 
 def without_usage(row: Row) -> Row:

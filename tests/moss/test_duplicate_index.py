@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from moss.config.synthesis import DedupConfig
 from moss.dedup import jaccard, normalize, shingles
 from moss.duplicate_index import DuplicateIndex, Verdict
-from moss.sketches import sketch_texts
+from moss.sketches import Sketch, sketch_texts
 
 CONFIG = DedupConfig()
 
@@ -70,7 +70,7 @@ def test_verdicts_are_those_of_the_index_in_memory(texts: list[str]) -> None:
 def test_verdicts_do_not_depend_on_which_workers_made_the_sketches(
     texts: list[str], num_workers: int
 ) -> None:
-    made = {}
+    made: dict[int, Sketch] = {}
     for worker in range(num_workers):
         part = range(worker, len(texts), num_workers)
         sketches = sketch_texts([texts[number] for number in part], CONFIG)

@@ -87,7 +87,7 @@ def test_rows_of_a_finished_run_are_verified_first(place: str) -> None:
     rows = _finished(place, "ok")
     assert list(rows) == list(rows) == [row for row in made(6) if row["status"] == "ok"]
     write_row_file(path, made(7), SCHEMA)
-    with pytest.raises(ManifestError, match="rows.parquet"):
+    with pytest.raises(ManifestError, match=r"rows\.parquet"):
         NamedRows(place, "rows.parquet")
     with pytest.raises(ManifestError, match="names no Parquet file"):
         NamedRows(place, "others.parquet")
