@@ -16,6 +16,7 @@ _TABLE = (
     "WITHOUT ROWID"
 )
 _CACHE_MIB = 16
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class RowSpool:
@@ -44,7 +45,7 @@ class RowSpool:
             check_counts(1, {status: 1}, step=str(row.get("step")))
         self._statuses[status] += 1
         self._num_rows += 1
-        data = as_bytes(json.dumps(row, ensure_ascii=False))
+        data = as_bytes(_to_json(row))
         values = (str(row["id"]), self._num_rows, data)
         self._scratch.write("INSERT INTO row VALUES (?, ?, ?)", values)
 

@@ -12,7 +12,7 @@ import hashlib
 import re
 import struct
 import unicodedata
-from base64 import b85decode, b85encode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -42,13 +42,13 @@ class Sketch:
 
     def pack(self) -> str:
         """The sketch as text, for rows."""
-        return b85encode(self.exact + struct.pack(f"<{len(self.bands)}q", *self.bands)).decode()
+        return b64encode(self.exact + struct.pack(f"<{len(self.bands)}q", *self.bands)).decode()
 
     @classmethod
     def unpack(cls, packed: str) -> Self:
         """Inverse of `pack`. Raises DataError for anything else."""
         try:
-            data = b85decode(packed)
+            data = b64decode(packed, validate=True)
             num_bands = (len(data) - _EXACT_BYTES) // 8
             return cls(data[:_EXACT_BYTES], struct.unpack_from(f"<{num_bands}q", data, 16))
         except (ValueError, struct.error) as error:
