@@ -33,10 +33,11 @@ from moss.teacher import Endpoint, Teacher
 
 Batch = dict[str, "np.ndarray[tuple[int], np.dtype[np.object_]]"]
 ROW = "row"
+STOP_POLL_S = 0.5
+"""How soon a stream whose reader went away notices."""
 FATAL = "_fatal"
 """Transport column: class and message of the error that ended a caller."""
 CLOSE_TIMEOUT_S = 5.0
-STOP_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)

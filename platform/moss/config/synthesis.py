@@ -43,10 +43,10 @@ class CallerConfig(Config):
     """Rows whose calls one batch starts together."""
     block_rows: int = Field(128, ge=1)
     """Rows of one block; blocks are what a killed worker loses and what order waits for."""
-    wave_rows: int = Field(16_384, ge=1)
-    """Rows that Ray Data holds at once; the driver reads on when they are through."""
     wait_s: float = Field(600.0, gt=0)
     """Longest wait for the next finished row before the stage ends with an error."""
+    wave_rows: int = Field(16_384, ge=1)
+    """Rows that Ray Data holds at once; the driver reads on when they are through."""
 
 
 class SynthesisConfig(StageConfig):
