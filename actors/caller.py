@@ -12,8 +12,9 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 import numpy as np
@@ -32,6 +33,8 @@ from moss.teacher import Endpoint, Teacher
 
 Batch = dict[str, "np.ndarray[tuple[int], np.dtype[np.object_]]"]
 ROW = "row"
+STOP_POLL_S = 0.5
+"""How soon a stream whose reader went away notices."""
 FATAL = "_fatal"
 """Transport column: class and message of the error that ended a caller."""
 CLOSE_TIMEOUT_S = 5.0
@@ -152,36 +155,49 @@ def call_stage(recipe: Recipe, setup: CallerSetup, config: CallerConfig) -> Stag
 
 
 def stream_rows(
-    rows: Sequence[Row], stages: Sequence[Stage], *, config: CallerConfig
+    rows: Iterable[Row], stages: Sequence[Stage], *, config: CallerConfig
 ) -> Iterator[Row]:
     """Carry rows through a chain of stages; yields them in order, as they finish.
+
+    Rows are taken from `rows` as they are needed: at most `config.wave_rows` are on their way.
 
     Raises:
         MossError: what a stage raised, as it was raised there.
         WaitTimeoutError: no row finished for `config.wait_s`.
     """
-    if not rows:
-        return
-    finished: queue.SimpleQueue[Row | Exception | None] = queue.SimpleQueue()
+    rows = iter(rows)
+    while wave := list(islice(rows, config.wave_rows)):
+        yield from _stream_wave(wave, stages, config)
+
+
+def _stream_wave(
+    wave: Sequence[Row], stages: Sequence[Stage], config: CallerConfig
+) -> Iterator[Row]:
+    finished: queue.Queue[Row | Exception | None] = queue.Queue(maxsize=2 * config.block_rows)
     stopped = threading.Event()
-    dataset = _dataset(rows, stages, config)
+    dataset = _dataset(wave, stages, config)
     threading.Thread(target=_drain, args=(dataset, finished, stopped), daemon=True).start()
-    while True:
-        try:
-            item = finished.get(timeout=config.wait_s)
-        except queue.Empty as error:
-            raise WaitTimeoutError(
-                f"no row finished for {config.wait_s:g} s (caller.wait_s); look at the endpoint "
-                "and the cluster, then run again: paid answers are kept"
-            ) from error
-        if item is None:
-            return
-        if isinstance(item, Exception):
-            raise item
-        if FATAL in item:
-            stopped.set()
-            raise _fatal_error(item)
-        yield item
+    try:
+        while (item := _next_finished(finished, config)) is not None:
+            if isinstance(item, Exception):
+                raise item
+            if FATAL in item:
+                raise _fatal_error(item)
+            yield item
+    finally:  # also when the reader goes away
+        stopped.set()
+
+
+def _next_finished(
+    finished: queue.Queue[Row | Exception | None], config: CallerConfig
+) -> Row | Exception | None:
+    try:
+        return finished.get(timeout=config.wait_s)
+    except queue.Empty as error:
+        raise WaitTimeoutError(
+            f"no row finished for {config.wait_s:g} s (caller.wait_s); look at the endpoint "
+            "and the cluster, then run again: paid answers are kept"
+        ) from error
 
 
 def _dataset(
@@ -212,18 +228,26 @@ def _dataset(
 
 def _drain(
     dataset: ray.data.Dataset,
-    finished: queue.SimpleQueue[Row | Exception | None],
+    finished: queue.Queue[Row | Exception | None],
     stopped: threading.Event,
 ) -> None:
+    """Hand rows on one block at a time; waits while the reader is behind."""
+
+    def hand_on(item: Row | Exception | None) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                finished.put(item, timeout=STOP_POLL_S)
+                return
+
     try:
         for batch in dataset.iter_batches(batch_size=None, batch_format="numpy"):
+            for text in batch[ROW]:
+                hand_on(json.loads(text))
             if stopped.is_set():
                 return
-            for text in batch[ROW]:
-                finished.put(json.loads(text))
-        finished.put(None)
+        hand_on(None)
     except Exception as error:
-        finished.put(error)
+        hand_on(error)
 
 
 def _fatal_error(row: Row) -> MossError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from actors.caller import ROW, Batch, Stage, as_batch
 from actors.session import TeacherSession
@@ -13,7 +13,8 @@ from moss.config.synthesis import LabelPreferencesConfig
 from moss.judge import JudgePair
 from moss.recipes import Row, stable_int, text_of
 from moss.responding import Respond, history_rows, pair_rows, responses_of
-from moss.synthesis_rows import Outcome, status_counts
+from moss.row_spool import RowSpool
+from moss.synthesis_rows import Counted, Outcome
 
 
 class RespondWithPolicy:
@@ -87,12 +88,16 @@ def label_preferences(
     config: LabelPreferencesConfig,
     session: TeacherSession,
     *,
-    conversations: Sequence[Row],
+    conversations: Iterable[Row],
     checkpoint_folder: str,
 ) -> Outcome:
-    """Conversations to responses and judged pairs (section 7.1)."""
-    histories = history_rows(config, conversations)
-    responded = session.carry(
+    """Conversations to responses and judged pairs (section 7.1).
+
+    Args:
+        conversations: in ascending order of id; read twice.
+    """
+    histories = Counted(history_rows(config, conversations))
+    responding = session.stream(
         histories,
         [
             session.call_stage(Respond(config.response_models, config.persona, config.sampling)),
@@ -105,56 +110,64 @@ def label_preferences(
             ),
         ],
     )
+    responded = RowSpool(responding)
     judge = session.teacher.model("judge")
-    complete = [row for row in responded if row["status"] == "ok"]
-    pairs = [pair for row in complete for pair in pair_rows(row, judge_model=judge)]
-    judged = session.ask(pairs, JudgePair(judge, config.judge_sampling))
+    pairs = Counted(
+        pair for row in responded.with_status("ok") for pair in pair_rows(row, judge_model=judge)
+    )
+    recipe = JudgePair(judge, config.judge_sampling)
+    judged = RowSpool(session.stream(pairs, [session.call_stage(recipe)]))
+    num_skipped = judged.counts()["skipped"]
     return Outcome(
         datasets={"responses": responded, "pairs": judged},
-        counts={"respond": status_counts(responded), "judge": status_counts(judged)},
-        rows_in={"respond": len(histories), "judge": len(pairs)},
+        counts={"respond": responded.counts(), "judge": judged.counts()},
+        rows_in={"respond": histories.num_rows, "judge": pairs.num_rows},
         usage=session.usage,
-        notes=judge_notes(judged, judge=judge, responders=config.response_models),
+        notes=judge_notes(num_skipped, judge=judge, responders=config.response_models),
         metrics=judge_metrics(judged),
     )
 
 
-def judge_metrics(judged: Sequence[Row]) -> dict[str, float]:
+def judge_metrics(judged: Iterable[Row]) -> dict[str, float]:
     """Shares of asked pairs: order flips, ties, unreadable verdicts; how often the longer wins."""
-    asked = [row for row in judged if row["status"] != "skipped"]
-    if not asked:
-        return {}
-    labels = Counter(str(row["label"]) for row in asked)
-    num_flipped = sum(
-        row["label"] == "tie" and row["verdict_ab"] == row["verdict_ba"] for row in asked
-    )
-    num_flipped -= sum(row["verdict_ab"] == row["verdict_ba"] == "tie" for row in asked)
-    won = [
-        row
-        for row in asked
-        if row["label"] in ("a", "b") and _length(row, "a") != _length(row, "b")
-    ]
-    num_longer = sum(
-        (row["label"] == "a") == (_length(row, "a") > _length(row, "b")) for row in won
-    )
+    counts: Counter[str] = Counter()
+    for row in judged:
+        if row["status"] != "skipped":
+            counts.update(_traits(row))
+    num_asked, num_won = counts["asked"], counts["won"]
     metrics = {
-        "judge/flipped_fraction": num_flipped / len(asked),
-        "judge/tie_fraction": labels["tie"] / len(asked),
-        "judge/invalid_fraction": labels["invalid"] / len(asked),
+        f"judge/{name}_fraction": counts[name] / num_asked
+        for name in ("flipped", "tie", "invalid")
+        if num_asked
     }
-    if won:
-        metrics["judge/longer_wins_fraction"] = num_longer / len(won)
+    if num_won:
+        metrics["judge/longer_wins_fraction"] = counts["longer_won"] / num_won
     return metrics
 
 
-def judge_notes(judged: Sequence[Row], *, judge: str, responders: Sequence[str]) -> list[str]:
+def _traits(row: Row) -> Iterator[str]:
+    """What `judge_metrics` counts a pair under."""
+    label = row["label"]
+    yield "asked"
+    if label in ("tie", "invalid"):
+        yield str(label)
+    if label == "tie" and row["verdict_ab"] == row["verdict_ba"] != "tie":
+        yield "flipped"
+    longer = _length(row, "a") - _length(row, "b")
+    if label in ("a", "b") and longer:
+        yield "won"
+        if (label == "a") == (longer > 0):
+            yield "longer_won"
+
+
+def judge_notes(num_skipped: int, *, judge: str, responders: Sequence[str]) -> list[str]:
     """What a reader must know: a judge that judges itself, pairs that were not asked about."""
     notes = []
     if judge in responders:
         notes.append(f"judge {judge} also wrote responses; its verdicts may favor its own")
-    if skipped := sum(row["status"] == "skipped" for row in judged):
+    if num_skipped:
         notes.append(
-            f"{skipped} pairs of identical responses were not asked about and count as ties"
+            f"{num_skipped} pairs of identical responses were not asked about and count as ties"
         )
     return notes
 

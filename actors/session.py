@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from actors.caller import CallerSetup, Stage, call_stage, stream_rows
@@ -55,7 +56,13 @@ class TeacherSession:
     def carry(
         self, rows: Sequence[Row], stages: Sequence[Stage], *, advance: bool = True
     ) -> list[Row]:
-        """All rows, in order, after all stages; see `stream_rows` for further errors.
+        """All rows after all stages, in memory; see `stream`."""
+        return list(self.stream(rows, stages, advance=advance))
+
+    def stream(
+        self, rows: Iterable[Row], stages: Sequence[Stage], *, advance: bool = True
+    ) -> Iterator[Row]:
+        """Rows after all stages, in order, as they finish; see `stream_rows` for further errors.
 
         Args:
             advance: count each finished row on the live line.
@@ -63,9 +70,10 @@ class TeacherSession:
         Raises:
             DataError: every single row failed, so what follows would have nothing to work on.
         """
-        finished: list[Row] = []
+        outcome = _Outcome()
         for row in stream_rows(rows, stages, config=self._config.caller):
             add_usage(self.usage, take_usage([row]))
+            outcome.count(row)
             self._num_failed += row.get("status") == "failed"
             usd = usage_usd(self.usage, self.teacher)
             self.progress.update(
@@ -75,9 +83,29 @@ class TeacherSession:
             )
             if advance:
                 self.progress.advance()
-            finished.append(row)
-        _refuse_total_failure(finished)
-        return finished
+            yield row
+        outcome.refuse_total_failure()
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """Of one stream."""
+
+    num_rows: int = 0
+    num_failed: int = 0
+    first_failure: str = ""
+
+    def count(self, row: Row) -> None:
+        self.num_rows += 1
+        if row.get("status") == "failed":
+            self.num_failed += 1
+            self.first_failure = (
+                self.first_failure or f"step {row.get('step')!r}: {row.get('reason')}"
+            )
+
+    def refuse_total_failure(self) -> None:
+        if self.num_rows and self.num_failed == self.num_rows:
+            raise DataError(f"all {self.num_rows} rows failed, the first in {self.first_failure}")
 
 
 @contextmanager
@@ -125,14 +153,6 @@ def teacher_session(
             ),
         )
         yield TeacherSession(config, setup, progress)
-
-
-def _refuse_total_failure(rows: Sequence[Row]) -> None:
-    if rows and all(row.get("status") == "failed" for row in rows):
-        raise DataError(
-            f"all {len(rows)} rows of step {rows[0].get('step')!r} failed, the first with: "
-            f"{rows[0].get('reason')}"
-        )
 
 
 def spent_so_far(ledger_folder: str, teacher: TeacherConfig) -> Spend:

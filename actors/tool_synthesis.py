@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from actors.session import TeacherSession
-from actors.synthesis import extend, num_texts, written_prompts
+from actors.synthesis import Extended, extend
 from moss.chat import NONE, Command, ToolResult
 from moss.config.synthesis import SynthesizeToolConversationsConfig
 from moss.config.tools import ToolsConfig
+from moss.manifest import STATUSES
 from moss.recipes import Row
+from moss.row_spool import RowSpool
 from moss.seeds import ToolDemonstration
 from moss.selfinstruct import Coordinator, Example, ExtendPrompts
-from moss.synthesis_plan import bucket_of, negative_rows, tool_buckets, tool_query_rows
-from moss.synthesis_rows import Outcome, status_counts
+from moss.synthesis_plan import (
+    bucket_of,
+    negative_rows,
+    negatives_wanted,
+    tool_buckets,
+    tool_query_rows,
+)
+from moss.synthesis_rows import Counted, Outcome
 from moss.tool_recipes import NegativeExample, Planner, ToolConversation
 from moss.tools.base import Tool
 from moss.tools.registry import build_tools, run_commands
@@ -54,42 +63,45 @@ def synthesize_tool_conversations(
     session: TeacherSession,
     *,
     demonstrations: Mapping[Language, Sequence[ToolDemonstration]],
-    conversations: Sequence[Row],
+    conversations: Iterable[Row],
 ) -> Outcome:
     """Tool seeds to five-section conversations (section 8.1).
 
     Args:
         demonstrations: by language; their queries are the seeds.
-        conversations: conventional ones, from which negative examples are drawn.
+        conversations: conventional ones, from which negative examples are drawn, in ascending
+            order of id; read twice.
     """
     seeds = _query_seeds(config, demonstrations)
-    asked, queries = _extend_queries(config, session, seeds)
+    extended = _extend_queries(config, session, seeds)
     planner = Planner(session.teacher.model("tools"), config, demonstrations)
     tools = DeployedTools(
         config.tools, concurrency=config.tool_concurrency, max_attempts=config.max_tool_attempts
     )
-    to_converse = tool_query_rows(config, queries)
-    positive = session.ask(
-        to_converse, ToolConversation(planner, tools, session.teacher.model("difficulty"))
-    )
-    negative, notes = negative_rows(config, conversations, num_tool_rows=len(positive))
-    switched = session.ask(negative, NegativeExample(planner))
+    queries = Counted(tool_query_rows(config, extended.rows))
+    recipe = ToolConversation(planner, tools, session.teacher.model("difficulty"))
+    rows = RowSpool(session.stream(queries, [session.call_stage(recipe)]))
+    positive = rows.counts()
+    wanted = negatives_wanted(config, num_tool_rows=len(rows))
+    negatives = Counted(negative_rows(config, conversations, wanted))
+    switched: Counter[str] = Counter()
+    for row in session.stream(negatives, [session.call_stage(NegativeExample(planner))]):
+        switched[str(row["status"])] += 1
+        rows.append(row)
+    notes = []
+    if negatives.num_rows < wanted:
+        notes.append(f"{negatives.num_rows} conversations for {wanted} negative examples")
     return Outcome(
-        datasets={
-            "queries": written_prompts(asked, queries),
-            "tool_conversations": [*positive, *switched],
-        },
+        datasets={"queries": extended.rows, "tool_conversations": rows},
         counts={
-            "extend": status_counts(asked),
-            "select": status_counts(queries),
-            "tool_conversation": status_counts(positive),
-            "negative": status_counts(switched),
+            **extended.counts(),
+            "tool_conversation": positive,
+            "negative": {status: switched[status] for status in STATUSES},
         },
         rows_in={
-            "extend": len(asked),
-            "select": num_texts(asked),
-            "tool_conversation": len(to_converse),
-            "negative": len(negative),
+            **extended.rows_in(),
+            "tool_conversation": queries.num_rows,
+            "negative": negatives.num_rows,
         },
         num_seeds={bucket: len(examples) for bucket, examples in seeds.items()},
         usage=session.usage,
@@ -116,7 +128,7 @@ def _extend_queries(
     config: SynthesizeToolConversationsConfig,
     session: TeacherSession,
     seeds: Mapping[str, Sequence[Example]],
-) -> tuple[list[Row], list[Row]]:
+) -> Extended:
     coordinator = Coordinator(
         tool_buckets(config),
         seeds,
@@ -125,6 +137,6 @@ def _extend_queries(
         seed=config.seed,
     )
     recipe = ExtendPrompts(
-        session.teacher.model("tools"), config.self_instruct, template="tool_queries"
+        session.teacher.model("tools"), config.self_instruct, config.dedup, "tool_queries"
     )
     return extend(coordinator, recipe, session)

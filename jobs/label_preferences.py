@@ -27,7 +27,7 @@ def run_stage(config: LabelPreferencesConfig) -> None:
     from moss import storage
     from moss.lineage import Run
     from moss.reporting.finish import finish_run
-    from moss.synthesis_rows import read_ok_rows
+    from moss.synthesis_rows import ok_rows
 
     source, policy = config.run_path(config.conversations), config.run_path(config.checkpoint)
     inputs = {"conversations": source, "policy": policy}
@@ -49,7 +49,7 @@ def run_stage(config: LabelPreferencesConfig) -> None:
             outcome = label_preferences(
                 config,
                 session,
-                conversations=read_ok_rows(source, "conversations"),
+                conversations=ok_rows(source, "conversations"),
                 checkpoint_folder=storage.join(storage.absolute(policy), "checkpoint"),
             )
             finish_run(

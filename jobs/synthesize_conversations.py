@@ -27,13 +27,14 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
     from moss.lineage import Run
     from moss.reporting.finish import finish_run
     from moss.synthesis_plan import conversation_models
-    from moss.synthesis_rows import read_ok_rows
+    from moss.synthesis_rows import ok_rows
 
     source = config.run_path(config.prompts)
     with Run.open(config, "synthesize_conversations", inputs={"prompts": source}) as run:
         if run.finished:
             return
-        prompts = read_ok_rows(source, "prompts")
+        prompts = ok_rows(source, "prompts")
+        num_prompts = sum(1 for _ in prompts)
         with (
             teacher_endpoint(config.teacher) as teacher,
             teacher_session(
@@ -41,7 +42,7 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
                 teacher,
                 run,
                 models=conversation_models(config, teacher),
-                total=min(len(prompts), config.max_prompts or len(prompts)),
+                total=min(num_prompts, config.max_prompts or num_prompts),
                 unit="conversations",
             ) as session,
         ):

@@ -27,7 +27,7 @@ def run_stage(config: SynthesizeToolConversationsConfig) -> None:
     from moss.lineage import Run
     from moss.reporting.finish import finish_run
     from moss.synthesis_inputs import demonstrations_by_language
-    from moss.synthesis_rows import read_ok_rows
+    from moss.synthesis_rows import ok_rows
 
     source = config.run_path(config.conversations)
     with Run.open(config, "synthesize_tool_conversations", inputs={"conversations": source}) as run:
@@ -48,7 +48,7 @@ def run_stage(config: SynthesizeToolConversationsConfig) -> None:
                 config,
                 session,
                 demonstrations=demonstrations_by_language(),
-                conversations=read_ok_rows(source, "conversations"),
+                conversations=ok_rows(source, "conversations"),
             )
             finish_run(
                 config,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from actors.caller import ROW, Stage, as_batch
@@ -47,6 +47,11 @@ class LocalSession:
 
     def ask(self, rows: Sequence[Row], recipe: Recipe, *, advance: bool = True) -> list[Row]:
         return self.carry(rows, [recipe])
+
+    def stream(
+        self, rows: Iterable[Row], stages: Sequence[Recipe | Stage], *, advance: bool = True
+    ) -> Iterator[Row]:
+        yield from self.carry(list(rows), stages)
 
     def carry(self, rows: Sequence[Row], stages: Sequence[Recipe | Stage]) -> list[Row]:
         carried = [json.loads(json.dumps(row)) for row in rows]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from moss.failpoints import failpoint
 
@@ -15,12 +18,22 @@ TEMPORARY_MARK = ".moss-tmp-"
 
 def replace_file(target: Path, data: bytes) -> None:
     """Write a file under a temporary name, sync it, rename it over `target`. Raises OSError."""
+    with replacing_file(target) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing_file(target: Path) -> Iterator[BinaryIO]:
+    """A file to write in pieces; it appears as `target` when the block ends without an error.
+
+    Raises OSError.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_beside(target)
     try:
         with temporary.open("xb") as file:
             failpoint("storage/temp_created")
-            file.write(data)
+            yield file
             file.flush()
             failpoint("storage/temp_written")
             os.fsync(file.fileno())

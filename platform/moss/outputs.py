@@ -50,6 +50,16 @@ def read_named_rows(folder: str, output: str) -> list[dict[str, object]]:
     Raises:
         ManifestError: nothing is named there, or a named file is absent or altered.
     """
+    named = check_named(folder, output)
+    return [row for name in named for row in storage.read_rows(storage.join(folder, name))]
+
+
+def check_named(folder: str, output: str) -> list[str]:
+    """Paths of the Parquet files that a run's manifest names at or below `output`, each verified.
+
+    Raises:
+        ManifestError: nothing is named there, or a named file is absent or altered.
+    """
     manifest = load_manifest(folder)
     prefix = output.strip("/")
     named = [
@@ -63,7 +73,7 @@ def read_named_rows(folder: str, output: str) -> list[dict[str, object]]:
     for item in named:
         if fault := find_fault(folder, item):
             raise ManifestError(f"{fault}, in {folder}; run its stage again with --restart")
-    return [row for item in named for row in storage.read_rows(storage.join(folder, item.path))]
+    return [item.path for item in named]
 
 
 def find_fault(folder: str, item: OutputFile) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from moss.chat import Conversation
@@ -17,41 +17,51 @@ from moss.conversations import (
 from moss.errors import DataError
 from moss.judge import make_pairs
 from moss.recipes import Calls, Row, Sampling, stable_unit, text_of
+from moss.subsets import draw_rows
 
 
-def history_rows(config: LabelPreferencesConfig, conversations: Sequence[Row]) -> list[Row]:
+def history_rows(config: LabelPreferencesConfig, conversations: Iterable[Row]) -> Iterator[Row]:
     """Rows to respond to: the `preference` split, last reply emptied, split by prompt.
+
+    Args:
+        conversations: in ascending order of id; read twice.
 
     Raises:
         DataError: nothing is in that split.
     """
-    chosen = [row for row in conversations if row["split"] == "preference"]
-    if not chosen:
+
+    def lot(row: Row) -> float | None:
+        if row["split"] != "preference":
+            return None
+        return stable_unit(config.seed, "history", row["id"])
+
+    is_empty = True
+    for row in draw_rows(conversations, config.num_prompts, lot):
+        is_empty = False
+        yield _history_row(config, row)
+    if is_empty:
         raise DataError(
             f"run {config.conversations} has no conversation in its preference split; raise "
             "splits.preference there"
         )
-    chosen.sort(key=lambda row: stable_unit(config.seed, "history", row["id"]))
-    rows: list[Row] = []
-    for row in sorted(chosen[: config.num_prompts], key=lambda row: str(row["id"])):
-        prompt_id = text_of(row, "prompt_id")
-        conversation = Conversation.from_json(text_of(row, "conversation"))
-        last = replace(conversation.turns[-1], moss="")
-        history = Conversation(conversation.meta, (*conversation.turns[:-1], last))
-        is_validation = stable_unit(config.seed, "validation", prompt_id) < config.validation_share
-        rows.append(
-            {
-                "id": f"responses-{prompt_id}",
-                "prompt_id": prompt_id,
-                "language": row["language"],
-                "category": row["category"],
-                "split": "validation" if is_validation else "train",
-                "conversation": history.to_json(),
-                "responses": [],
-                "parents": [row["id"]],
-            }
-        )
-    return rows
+
+
+def _history_row(config: LabelPreferencesConfig, row: Row) -> Row:
+    prompt_id = text_of(row, "prompt_id")
+    conversation = Conversation.from_json(text_of(row, "conversation"))
+    last = replace(conversation.turns[-1], moss="")
+    history = Conversation(conversation.meta, (*conversation.turns[:-1], last))
+    is_validation = stable_unit(config.seed, "validation", prompt_id) < config.validation_share
+    return {
+        "id": f"responses-{prompt_id}",
+        "prompt_id": prompt_id,
+        "language": row["language"],
+        "category": row["category"],
+        "split": "validation" if is_validation else "train",
+        "conversation": history.to_json(),
+        "responses": [],
+        "parents": [row["id"]],
+    }
 
 
 @dataclass(frozen=True, slots=True)

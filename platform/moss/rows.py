@@ -7,6 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, BinaryIO
 
 from moss.errors import DataError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_ROWS = 1024
+ROW_GROUP_ROWS = 2048
+"""Rows of one group of a file that is written as a stream: what writer and reader hold at once."""
 
 
 def rows_to_parquet(
@@ -32,25 +35,33 @@ def rows_to_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = list(dict.fromkeys(key for row in rows for key in row))
-    if schema is None:
-        arrays = {name: _column(rows, name, None, where=where) for name in found}
-        table = pa.table(arrays)
-    else:
-        unknown = [name for name in found if name not in schema.names]
-        if unknown:
-            raise DataError(
-                f"rows for {where} have columns {unknown} that the schema lacks; "
-                f"it has {list(schema.names)}"
-            )
-        columns = [_column(rows, field.name, field, where=where) for field in schema]
-        table = pa.Table.from_arrays(columns, schema=schema)
+    table = _table(rows, schema, where=where)
     buffer = io.BytesIO()
     try:
         pq.write_table(table, buffer, compression="zstd")
     except pa.ArrowException as error:
         raise DataError(f"rows for {where} cannot be stored as Parquet: {error}") from error
     return buffer.getvalue()
+
+
+def write_row_groups(
+    file: BinaryIO, rows: Iterable[Mapping[str, object]], schema: pa.Schema, *, where: str
+) -> None:
+    """Write rows into an open file as Parquet, in the order given, one group in memory at a time.
+
+    Equal rows give equal bytes. For errors see `rows_to_parquet`; rows are counted from the start
+    of their group.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = iter(rows)
+    try:
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            while group := list(islice(rows, ROW_GROUP_ROWS)):
+                writer.write_table(_table(group, schema, where=where))
+    except pa.ArrowException as error:
+        raise DataError(f"rows for {where} cannot be stored as Parquet: {error}") from error
 
 
 def read_parquet_bytes(data: bytes, *, where: str) -> list[dict[str, object]]:
@@ -115,6 +126,24 @@ def _canonical(value: object) -> object:
         return {"bytes": value.hex()}
     to_plain = getattr(value, "tolist", None)  # NumPy scalars and arrays, as Ray Data gives them
     return _canonical(to_plain()) if to_plain is not None else value
+
+
+def _table(
+    rows: Sequence[Mapping[str, object]], schema: pa.Schema | None, *, where: str
+) -> pa.Table:
+    import pyarrow as pa
+
+    found = list(dict.fromkeys(key for row in rows for key in row))
+    if schema is None:
+        return pa.table({name: _column(rows, name, None, where=where) for name in found})
+    unknown = [name for name in found if name not in schema.names]
+    if unknown:
+        raise DataError(
+            f"rows for {where} have columns {unknown} that the schema lacks; "
+            f"it has {list(schema.names)}"
+        )
+    columns = [_column(rows, field.name, field, where=where) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _column(

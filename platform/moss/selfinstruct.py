@@ -7,6 +7,7 @@ per run, so N workers do not make N times 50 seed-only calls.
 
 Iterations run in rounds: those of one round see the synthetic prompts accepted before the round
 began, which makes the outcome independent of how many workers run and of when they are killed.
+Memory holds one round's calls; accepted prompts and what deduplication knows of them are on disk.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, cast
 
 from moss.config.synthesis import DedupConfig, SelfInstructConfig
-from moss.dedup import DuplicateIndex, is_too_short
+from moss.dedup import is_too_short
+from moss.duplicate_index import DuplicateIndex
 from moss.errors import TeacherResponseError
+from moss.example_pool import Example as Example
+from moss.example_pool import ExamplePool
 from moss.numbered_prompts import parse_prompts as parse_prompts
 from moss.recipes import Calls, Row, Sampling, stable_int, text_of
+from moss.sketches import Sketch, sketch_texts
 from moss.templates import load_template
 from moss.types import Language
 
@@ -29,14 +34,6 @@ MARGIN = 1.2
 """Calls planned over those that should meet a quota: a further round costs more than some calls."""
 MIN_YIELD = 0.1
 """Least share of new prompts that a plan assumes, so that a poor start does not plan too many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A prompt that may stand as an in-context example."""
-
-    id: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +68,20 @@ class Candidate:
 class _Bucket:
     quota: int
     seeds: tuple[Example, ...]
-    synthetic: list[Example] = field(default_factory=list)
+    num_accepted: int = 0
     next_iteration: int = 1
     is_exhausted: bool = False
     num_candidates: int = 0
 
+    @property
+    def num_missing(self) -> int:
+        """Prompts still wanted."""
+        return self.quota - self.num_accepted
+
     def iterations_wanted(self, num_prompts: int) -> int:
         """Calls that meet the quota, with a margin, if they yield what the calls so far did."""
-        missing = self.quota - len(self.synthetic)
-        share = len(self.synthetic) / self.num_candidates if self.num_candidates else 1.0
-        return math.ceil(MARGIN * missing / (num_prompts * max(share, MIN_YIELD)))
+        share = self.num_accepted / self.num_candidates if self.num_candidates else 1.0
+        return math.ceil(MARGIN * self.num_missing / (num_prompts * max(share, MIN_YIELD)))
 
 
 def render_examples(examples: Sequence[Example]) -> str:
@@ -94,10 +95,13 @@ def render_examples(examples: Sequence[Example]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ExtendPrompts:
-    """Recipe of one iteration: adds `texts`, the prompts that the teacher wrote."""
+    """Recipe of one iteration: adds `texts`, the prompts that the teacher wrote, and `sketches`,
+    which deduplication looks them up by; made here because the coordinator is one process.
+    """
 
     model: str
     config: SelfInstructConfig
+    dedup: DedupConfig
     template: Literal["extend_prompts", "tool_queries"] = "extend_prompts"
     """`tool_queries` names the row's category, a tool, besides the examples."""
     step: str = "extend"
@@ -123,7 +127,8 @@ class ExtendPrompts:
         )
         if not texts:
             raise TeacherResponseError(f"no numbered prompt in the answer {answer.text[:120]!r}")
-        return {"texts": texts, "model": self.model}
+        sketches = [sketch.pack() for sketch in sketch_texts(texts, self.dedup)]
+        return {"texts": texts, "sketches": sketches, "model": self.model}
 
 
 class Coordinator:
@@ -147,6 +152,7 @@ class Coordinator:
         self._dedup = dedup
         self._seed = seed
         self._index = DuplicateIndex(dedup)
+        self._pool = ExamplePool()
         self._buckets = {
             bucket: _Bucket(
                 quota=quotas[bucket],
@@ -181,17 +187,27 @@ class Coordinator:
             state.next_iteration = last
         return planned
 
-    def collect(self, iteration: Iteration, texts: Sequence[str]) -> list[Candidate]:
-        """Judge the prompts of one iteration; call in ascending order of iteration id."""
+    def collect(
+        self, iteration: Iteration, texts: Sequence[str], sketches: Sequence[Sketch] | None = None
+    ) -> list[Candidate]:
+        """Judge the prompts of one iteration; call in ascending order of iteration id.
+
+        Args:
+            sketches: of `texts`, if a worker has made them.
+        """
+        if sketches is None:
+            sketches = sketch_texts(texts, self._dedup)
         state = self._buckets[iteration.bucket]
         parents = tuple(example.id for example in iteration.examples)
         candidates = []
         state.num_candidates += max(len(texts), 1)
-        for position, text in enumerate(texts, 1):
+        for position, (text, sketch) in enumerate(zip(texts, sketches, strict=True), 1):
             candidate_id = f"{iteration.id}-{position}"
-            status, reason = self._judge(state, candidate_id, text)
+            status, reason = self._judge(state, candidate_id, text, sketch)
             if status == "ok":
-                state.synthetic.append(Example(candidate_id, text))
+                example = Example(candidate_id, text)
+                self._pool.put(iteration.bucket, state.num_accepted, example)
+                state.num_accepted += 1
             candidates.append(Candidate(candidate_id, text, iteration.id, parents, status, reason))
         return candidates
 
@@ -203,8 +219,7 @@ class Coordinator:
 
     def shortfalls(self) -> dict[str, int]:
         """Bucket -> prompts missing to its quota."""
-        missing = {b: s.quota - len(s.synthetic) for b, s in self._buckets.items()}
-        return {bucket: count for bucket, count in missing.items() if count > 0}
+        return {b: s.num_missing for b, s in self._buckets.items() if s.num_missing > 0}
 
     def _last(self) -> int:
         return self._config.max_iterations
@@ -215,20 +230,24 @@ class Coordinator:
         num_examples = self._config.num_examples
         from_pool = 0
         if number > self._config.seed_only_iterations:
-            from_pool = min(self._config.num_synthetic_examples, len(state.synthetic))
+            from_pool = min(self._config.num_synthetic_examples, state.num_accepted)
         from_seeds = min(num_examples - from_pool, len(state.seeds))
-        chosen = rng.sample(state.seeds, from_seeds) + rng.sample(state.synthetic, from_pool)
+        chosen = rng.sample(state.seeds, from_seeds)
+        positions = rng.sample(range(state.num_accepted), from_pool)
+        chosen += [self._pool.get(bucket, position) for position in positions]
         rng.shuffle(chosen)
         return tuple(chosen)
 
-    def _judge(self, state: _Bucket, candidate_id: str, text: str) -> tuple[str, str]:
-        if len(state.synthetic) >= state.quota:
+    def _judge(
+        self, state: _Bucket, candidate_id: str, text: str, sketch: Sketch
+    ) -> tuple[str, str]:
+        if state.num_missing <= 0:
             return "skipped", "quota met"
         if len(text) > self._config.max_characters:
             return "filtered", f"longer than {self._config.max_characters} characters"
         if is_too_short(text, self._dedup):
             return "filtered", "too short"
-        verdict = self._index.add(candidate_id, text)
+        verdict = self._index.add(candidate_id, text, sketch)
         if verdict.reason:
             return "filtered", f"{verdict.reason} of {verdict.kept_id}"
         return "ok", ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 
 from moss import storage
 from moss.collection import read_served_prompts
@@ -12,7 +13,7 @@ from moss.recipes import Row, stable_unit
 from moss.seeds import ToolDemonstration, load_demonstrations, load_red_team, load_seeds
 from moss.selfinstruct import Example
 from moss.synthesis_plan import group_seeds, quotas_of
-from moss.synthesis_rows import read_ok_rows
+from moss.synthesis_rows import ok_rows
 from moss.types import LANGUAGES, Language
 
 HONESTY = "honesty"
@@ -30,9 +31,9 @@ def load_prompt_seeds(config: SynthesizePromptsConfig) -> dict[str, list[Example
     bundled: list[Mapping[str, object]] = [asdict(seed) for seed in load_seeds()]
     if config.seeds is None:
         return group_seeds(bundled, quotas_of(config.quotas))
-    collected = read_ok_rows(config.run_path(config.seeds), "collected")
+    collected = ok_rows(config.run_path(config.seeds), "collected")
     honesty = [seed for seed in bundled if seed["category"] == HONESTY]
-    return group_seeds([*collected, *honesty], quotas_of(config.quotas))
+    return group_seeds(chain(collected, honesty), quotas_of(config.quotas))
 
 
 def load_red_team_rows() -> list[Row]:

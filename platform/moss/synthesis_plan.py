@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from moss.config.synthesis import (
     TURNS_ABOVE_CAP_WARNING,
@@ -14,6 +15,7 @@ from moss.config.teacher import TeacherConfig
 from moss.errors import ConfigError
 from moss.recipes import Row, stable_unit, text_of
 from moss.selfinstruct import Example
+from moss.subsets import draw_rows
 from moss.turns import choose_split, choose_weighted, sample_turns
 from moss.types import LANGUAGES, Language
 
@@ -95,38 +97,50 @@ def red_team_rows(
     return rows, notes
 
 
-def conversation_rows(
-    config: SynthesizeConversationsConfig, prompts: Sequence[Row], *, default_model: str
-) -> tuple[list[Row], int]:
-    """One row per conversation to make, and how many drew a turn count beyond the bounds."""
-    weights = config.models or {default_model: 1.0}
-    rows: list[Row] = []
-    num_clipped = 0
-    chosen = sorted(prompts, key=lambda row: text_of(row, "id"))
-    if config.max_prompts is not None and len(chosen) > config.max_prompts:
-        chosen.sort(key=lambda row: stable_unit(config.seed, "subset", row["id"]))
-        chosen = sorted(chosen[: config.max_prompts], key=lambda row: text_of(row, "id"))
-    for prompt in chosen:
+@dataclass(slots=True)
+class ConversationPlan:
+    """One row per conversation to make, made as they are iterated, and counts of those made."""
+
+    config: SynthesizeConversationsConfig
+    prompts: Iterable[Row]
+    """In ascending order of id; read twice when `max_prompts` is set."""
+    default_model: str
+    num_rows: int = 0
+    num_clipped: int = 0
+    """Rows that drew a turn count beyond the bounds."""
+
+    def __iter__(self) -> Iterator[Row]:
+        config = self.config
+        prompts = self.prompts
+        if config.max_prompts is not None:
+            prompts = draw_rows(
+                prompts,
+                config.max_prompts,
+                lambda row: stable_unit(config.seed, "subset", row["id"]),
+            )
+        return (self._row(prompt) for prompt in prompts)
+
+    def _row(self, prompt: Row) -> Row:
+        config = self.config
         prompt_id = text_of(prompt, "id")
         row_id = f"conversation-{prompt_id}"
         count = sample_turns(config.turns, seed=config.seed, row_id=row_id)
-        num_clipped += count.is_clipped
+        weights = config.models or {self.default_model: 1.0}
         model = choose_weighted(weights, seed=config.seed, row_id=row_id)
-        rows.append(
-            {
-                "id": row_id,
-                "prompt_id": prompt_id,
-                "prompt": prompt["text"],
-                "language": prompt["language"],
-                "category": prompt["category"],
-                "split": choose_split(config.splits, prompt_id=prompt_id),
-                "num_turns": count.turns,
-                "grade_model": model,
-                "model": model,
-                "parents": [prompt_id],
-            }
-        )
-    return rows, num_clipped
+        self.num_rows += 1
+        self.num_clipped += count.is_clipped
+        return {
+            "id": row_id,
+            "prompt_id": prompt_id,
+            "prompt": prompt["text"],
+            "language": prompt["language"],
+            "category": prompt["category"],
+            "split": choose_split(config.splits, prompt_id=prompt_id),
+            "num_turns": count.turns,
+            "grade_model": model,
+            "model": model,
+            "parents": [prompt_id],
+        }
 
 
 def turn_notes(num_clipped: int, num_rows: int, max_turns: int) -> list[str]:
@@ -149,57 +163,56 @@ def tool_buckets(config: SynthesizeToolConversationsConfig) -> dict[str, int]:
     }
 
 
-def tool_query_rows(config: SynthesizeToolConversationsConfig, queries: Sequence[Row]) -> list[Row]:
+def tool_query_rows(
+    config: SynthesizeToolConversationsConfig, queries: Iterable[Row]
+) -> Iterator[Row]:
     """One row per accepted query, positive or with its tool switched off."""
-    rows: list[Row] = []
     for query in queries:
         if query["status"] != "ok":
             continue
         query_id = text_of(query, "id")
         row_id = f"tool-{query_id}"
         is_disabled = stable_unit(config.seed, "disabled", row_id) < config.disabled_share
-        rows.append(
-            {
-                "id": row_id,
-                "prompt_id": query_id,
-                "query": query["text"],
-                "language": query["language"],
-                "category": "tool",
-                "tool": query["category"],
-                "kind": "disabled" if is_disabled else "positive",
-                "split": choose_split(config.splits, prompt_id=query_id),
-                "num_turns": sample_turns(config.turns, seed=config.seed, row_id=row_id).turns,
-                "parents": [query_id],
-            }
-        )
-    return rows
+        yield {
+            "id": row_id,
+            "prompt_id": query_id,
+            "query": query["text"],
+            "language": query["language"],
+            "category": "tool",
+            "tool": query["category"],
+            "kind": "disabled" if is_disabled else "positive",
+            "split": choose_split(config.splits, prompt_id=query_id),
+            "num_turns": sample_turns(config.turns, seed=config.seed, row_id=row_id).turns,
+            "parents": [query_id],
+        }
+
+
+def negatives_wanted(config: SynthesizeToolConversationsConfig, *, num_tool_rows: int) -> int:
+    """Negative examples that make `negative_share` of the whole set."""
+    return round(num_tool_rows * config.negative_share / (1 - config.negative_share))
 
 
 def negative_rows(
-    config: SynthesizeToolConversationsConfig,
-    conversations: Sequence[Row],
-    *,
-    num_tool_rows: int,
-) -> tuple[list[Row], list[str]]:
-    """Conventional SFT conversations to switch tools on in: `negative_share` of the whole set."""
-    wanted = round(num_tool_rows * config.negative_share / (1 - config.negative_share))
-    offered = [row for row in conversations if row["split"] == "sft"]
-    offered.sort(key=lambda row: stable_unit(config.seed, "negative", row["id"]))
-    notes = []
-    if len(offered) < wanted:
-        notes.append(f"{len(offered)} conversations for {wanted} negative examples")
-    chosen = sorted(offered[:wanted], key=lambda row: text_of(row, "id"))
+    config: SynthesizeToolConversationsConfig, conversations: Iterable[Row], wanted: int
+) -> Iterator[Row]:
+    """Up to `wanted` conventional SFT conversations to switch tools on in.
+
+    Args:
+        conversations: in ascending order of id; read twice.
+    """
     kept = ("prompt_id", "language", "category", "split", "conversation", "num_turns")
-    return [
-        {
+
+    def lot(row: Row) -> float | None:
+        return stable_unit(config.seed, "negative", row["id"]) if row["split"] == "sft" else None
+
+    for row in draw_rows(conversations, wanted, lot):
+        yield {
             **{name: row[name] for name in (*kept, "grade_model")},
             "id": f"negative-{row['id']}",
             "tool": "none",
             "kind": "negative",
             "parents": [row["id"]],
         }
-        for row in chosen
-    ], notes
 
 
 def conversation_models(config: SynthesizeConversationsConfig, teacher: TeacherConfig) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from moss import storage
 from moss.config.teacher import TeacherConfig
-from moss.lineage import Cost, count_statuses, read_named_rows
+from moss.lineage import Cost, count_statuses
 from moss.manifest import ModelCost
 from moss.recipes import USAGE, Row, usage_usd
+from moss.row_files import NamedRows
+from moss.row_spool import RowSpool
 from moss.spend import CallRecord, row_cost
 
 if TYPE_CHECKING:
@@ -96,11 +98,12 @@ _EMPTY: dict[Kind, object] = {"text": "", "int": 0, "texts": [], "responses": []
 class Outcome:
     """What a stage made."""
 
-    datasets: Mapping[Dataset, Sequence[Row]]
+    datasets: Mapping[Dataset, Iterable[Row]]
+    """Rows of each file; a `RowSpool` where they may be many."""
     counts: Mapping[str, Mapping[str, int]]
     """Step -> status -> rows."""
     rows_in: Mapping[str, int]
-    """Step -> rows that entered it, counted before the step ran."""
+    """Step -> rows that entered it, counted on their way in."""
     usage: Mapping[str, Sequence[int]]
     """Model -> calls, prompt tokens, completion tokens."""
     notes: Sequence[str] = ()
@@ -109,10 +112,22 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-def read_ok_rows(folder: str, dataset: Dataset) -> list[Row]:
-    """Rows of a finished run that came through; see `moss.lineage.read_named_rows` for errors."""
-    rows = read_named_rows(folder, storage.join("data", f"{dataset}.parquet"))
-    return [row for row in rows if row["status"] == "ok"]
+@dataclass(slots=True)
+class Counted:
+    """Rows on their way into a step, counted as they pass; the other side of its accounts."""
+
+    rows: Iterable[Row]
+    num_rows: int = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        for row in self.rows:
+            self.num_rows += 1
+            yield row
+
+
+def ok_rows(folder: str, dataset: Dataset) -> NamedRows:
+    """Rows of a finished run that came through, as a stream that may be read more than once."""
+    return NamedRows(folder, storage.join("data", f"{dataset}.parquet"), status="ok")
 
 
 def schema(dataset: Dataset) -> pa.Schema:
@@ -136,20 +151,20 @@ def schema(dataset: Dataset) -> pa.Schema:
 
 def shape_rows(
     rows: Iterable[Mapping[str, object]], dataset: Dataset, teacher: TeacherConfig
-) -> list[Row]:
-    """Rows with exactly the file's columns and their cost, in ascending order of id."""
+) -> Iterator[Row]:
+    """Rows with exactly the file's columns and their cost, in ascending order of id.
+
+    A `RowSpool` is read as a stream; other rows are sorted in memory.
+    """
     columns = COLUMNS[dataset]
-    shaped = [
-        {
+    in_order = rows if isinstance(rows, RowSpool) else sorted(rows, key=lambda row: str(row["id"]))
+    for row in in_order:
+        shaped = {
             name: _EMPTY[kind] if row.get(name) is None else row[name]
             for name, kind in columns.items()
         }
-        for row in rows
-    ]
-    for row in shaped:
-        cost = row_cost(row, teacher)
-        row["cost_usd"] = "" if cost is None else f"{cost.normalize():f}"
-    return sorted(shaped, key=lambda row: str(row["id"]))
+        cost = row_cost(shaped, teacher)
+        yield shaped | {"cost_usd": "" if cost is None else f"{cost.normalize():f}"}
 
 
 def cost_of(usage: Mapping[str, Sequence[int]], teacher: TeacherConfig, *, stand_in: bool) -> Cost:
@@ -175,9 +190,9 @@ def cost_of(usage: Mapping[str, Sequence[int]], teacher: TeacherConfig, *, stand
     )
 
 
-def status_counts(rows: Sequence[Row]) -> dict[str, int]:
+def status_counts(rows: Iterable[Row]) -> dict[str, int]:
     """Counts by status of one step's rows; see `moss.lineage.count_statuses`."""
-    return count_statuses(rows)
+    return rows.counts() if isinstance(rows, RowSpool) else count_statuses(rows)
 
 
 def without_usage(row: Row) -> Row:

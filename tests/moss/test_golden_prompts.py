@@ -17,6 +17,7 @@ import pytest
 from moss.chat import Command, Conversation, ToolResult, Turn
 from moss.collection import SimulateVisitor
 from moss.config.synthesis import (
+    DedupConfig,
     SamplingConfig,
     SelfInstructConfig,
     SynthesizeToolConversationsConfig,
@@ -72,9 +73,12 @@ def recipes() -> dict[str, tuple[Recipe, Row]]:
     """Name of the golden file -> recipe, and what its row holds besides id and language."""
     talk: Row = {"prompt": "P", "category": "code", "num_turns": 2, "grade_model": "m"}
     return {
-        "extend_prompts": (ExtendPrompts("m", SelfInstructConfig()), {"category": "code"}),
+        "extend_prompts": (
+            ExtendPrompts("m", SelfInstructConfig(), DedupConfig()),
+            {"category": "code"},
+        ),
         "tool_queries": (
-            ExtendPrompts("m", SelfInstructConfig(num_prompts=4), template="tool_queries"),
+            ExtendPrompts("m", SelfInstructConfig(num_prompts=4), DedupConfig(), "tool_queries"),
             {"category": "calculator"},
         ),
         "simulate_visitor": (SimulateVisitor("m", SAMPLING), {"topic": "Code"}),

@@ -46,6 +46,8 @@ class CallerConfig(Config):
     waits for. Larger ones cost less CPU time per row."""
     wait_s: float = Field(600.0, gt=0)
     """Longest wait for the next finished row before the stage ends with an error."""
+    wave_rows: int = Field(16_384, ge=1)
+    """Rows that Ray Data holds at once; the driver reads on when they are through."""
 
 
 class SynthesisConfig(StageConfig):

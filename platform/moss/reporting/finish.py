@@ -17,6 +17,7 @@ from moss.reporting.run_report import (
     render_report,
 )
 from moss.reporting.viewer import ROWS_HTML, make_viewer
+from moss.row_files import write_row_file
 from moss.rows import iterate_parquet
 from moss.synthesis_rows import Dataset, Outcome, cost_of, schema, shape_rows
 
@@ -41,7 +42,7 @@ def finish_run(
     run.check_lease()
     for dataset, rows in outcome.datasets.items():
         shaped = shape_rows(rows, dataset, teacher)
-        storage.write_rows(run.path(data_file(dataset)), shaped, schema(dataset))
+        write_row_file(run.path(data_file(dataset)), shaped, schema(dataset))
     report = make_report(
         config,
         stage,

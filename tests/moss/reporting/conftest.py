@@ -30,7 +30,7 @@ from moss.synthesis_inputs import (
     load_prompt_seeds,
     load_red_team_rows,
 )
-from moss.synthesis_rows import Outcome, read_ok_rows
+from moss.synthesis_rows import Outcome, ok_rows
 from moss.tokenizer import MossTokenizer
 from tests import stub_teacher
 from tests.local_session import LocalSession
@@ -86,7 +86,7 @@ class Road:
             "synthesize_conversations",
             config,
             lambda session: synthesize_conversations(
-                config, session, prompts=read_ok_rows(config.run_path(prompts), "prompts")
+                config, session, prompts=ok_rows(config.run_path(prompts), "prompts")
             ),
             {"prompts": prompts},
         )
@@ -120,7 +120,7 @@ class Road:
                 config,
                 session,
                 demonstrations=demonstrations_by_language(),
-                conversations=read_ok_rows(config.run_path("conversations"), "conversations"),
+                conversations=ok_rows(config.run_path("conversations"), "conversations"),
             ),
             {"conversations": "conversations"},
         )
@@ -143,7 +143,7 @@ class Road:
             lambda session: label_preferences(
                 config,
                 session,
-                conversations=read_ok_rows(config.run_path("conversations"), "conversations"),
+                conversations=ok_rows(config.run_path("conversations"), "conversations"),
                 checkpoint_folder=config.run_path("MOSS-SFT") + "/checkpoint",
             ),
             {"conversations": "conversations", "policy": "MOSS-SFT"},

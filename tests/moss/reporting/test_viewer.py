@@ -19,6 +19,7 @@ from moss.meta_instruction import MetaInstruction
 from moss.recipes import Row
 from moss.reporting.ancestors import Place
 from moss.reporting.viewer import embed, make_viewer
+from moss.row_files import write_row_file
 from moss.synthesis_rows import schema, shape_rows
 from tests.moss.reporting.conftest import Road
 
@@ -153,7 +154,7 @@ def hostile_page(folder: Path) -> Path:
     )
     path = str(folder / "data" / "tool_conversations.parquet")
     shaped = shape_rows(rows, "tool_conversations", teacher)
-    storage.write_rows(path, shaped, schema("tool_conversations"))
+    write_row_file(path, shaped, schema("tool_conversations"))
     page = make_viewer(
         Place(str(folder), ("data/tool_conversations.parquet",), ()),
         ["tool_conversations"],
