@@ -1,14 +1,21 @@
+import argparse
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
-from benchmarks.instant_teacher import FRESH, PROMPTS, write_prompts
-from benchmarks.synthesis_scale import Meter
+from benchmarks import synthesis_scale
+from benchmarks.instant_teacher import FRESH, PROMPTS, InstantClient, write_prompts
+from benchmarks.synthesis_scale import NUM_BUCKETS, Meter, made_config, run_stage
+from moss import teacher
 from moss.config.synthesis import DedupConfig, SelfInstructConfig
 from moss.seeds import load_seeds
 from moss.selfinstruct import Coordinator, parse_prompts, render_examples
 from moss.synthesis_plan import group_seeds
+from tests.local_session import LocalSession
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -41,6 +48,28 @@ def test_what_deduplication_keeps_of_the_stand_ins_prompts_is_known(language: st
         "filtered near duplicate",
         "skipped quota met",
     }
+
+
+def test_the_rehearsed_stage_finishes_with_the_rows_that_are_known_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 30
+    num_rows = NUM_BUCKETS * calls * PROMPTS
+    args = argparse.Namespace(rows=num_rows, round_iterations=10, callers=1)
+    config = made_config(args, str(tmp_path))
+
+    @contextmanager
+    def local_session(*_: object, **__: object) -> Iterator[LocalSession]:
+        yield LocalSession(config.teacher, str(tmp_path / "ledger"), seed=config.seed)
+
+    monkeypatch.setattr(synthesis_scale, "teacher_session", local_session)
+    monkeypatch.setattr(teacher, "open_client", lambda *_, **__: InstantClient())
+    meter = Meter(num_rows)
+    select = run_stage(config, meter).counts["select"]
+    repeats = NUM_BUCKETS * calls * (PROMPTS - FRESH)
+    assert (select.ok, select.filtered) == (NUM_BUCKETS * calls * FRESH, repeats)
+    assert meter.num_rows == select.ok + select.filtered + select.skipped
+    assert len(meter.ends) == 10
 
 
 def test_time_per_row_is_that_of_the_tenth_that_ends_at_the_mark() -> None:
