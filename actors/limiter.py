@@ -62,19 +62,11 @@ class EndpointLimiter:
         """Callers that hold a share now."""
         return self._limits.drop_silent(now=time.monotonic())
 
-    def end_if_idle(self) -> None:
-        """End the actor, unless somebody has reported meanwhile."""
-        if self._is_idle():
-            ray.actor.exit_actor()
-
-    def _is_idle(self) -> bool:
-        return time.monotonic() - self._reported_at >= self._idle_s
-
     def _watch(self, me: ActorHandle) -> None:
-        while True:
+        """End the actor once it is idle; who reports just then starts another."""
+        while time.monotonic() - self._reported_at < self._idle_s:
             time.sleep(self._idle_s / 4)
-            if self._is_idle():
-                me.end_if_idle.remote()
+        ray.kill(me)
 
 
 class BudgetActor:
