@@ -94,7 +94,7 @@ def _repeat(rng: random.Random, language: Language) -> str:
 
 def _lookup(rng: random.Random, language: Language) -> str:
     """A small table, then one of its rows."""
-    rows = [(_random_value(rng, language), str(rng.randint(0, 999))) for _ in range(4)]
+    rows = [(_random_value(rng, language), _random_number(rng)) for _ in range(4)]
     key, value = rng.choice(rows)
     return "\n".join([*(f"{name}: {number}" for name, number in rows), f"{key}: {value}"])
 
@@ -110,6 +110,11 @@ def _program(rng: random.Random, language: Language) -> str:
             f"print({expression})\n# {question.answer}",
         )
     )
+
+
+def _random_number(rng: random.Random) -> str:
+    """Of one to five digits, each length as often: results of tools are copied digit by digit."""
+    return str(rng.randrange(10 ** rng.randint(1, 5)))
 
 
 def _random_value(rng: random.Random, language: Language) -> str:
