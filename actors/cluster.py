@@ -88,9 +88,10 @@ def check_resources(needed: dict[str, float], *, what: str) -> None:
         if amount > max(present.get(name, 0.0), limits.get(name, 0.0))
     ]
     if short:
+        alone = len(ray.nodes()) == 1 and not limits
+        more = "use a larger machine" if alone else "add nodes, raise max_workers in cluster.yaml"
         raise ResourceError(
-            f"{what} needs {'; '.join(short)}. Add nodes, raise max_workers in cluster.yaml, "
-            "or lower the number of workers in the config"
+            f"{what} needs {'; '.join(short)}. Lower the number of workers in the config, or {more}"
         )
 
 
@@ -102,9 +103,13 @@ def short_temp_dir() -> str:
     return tempfile.mkdtemp(prefix="moss-", dir=base)
 
 
-def _join(address: str) -> None:
-    import ray
+def check_address(address: str) -> None:
+    """Refuse an address that no driver can join, before Ray waits for minutes on it.
 
+    Raises:
+        ConfigError: it is the address of the Jobs API.
+        ResourceError: nothing listens there.
+    """
     if address.startswith(("http://", "https://")):
         raise ConfigError(
             f"{ADDRESS_ENV}={address} is the address of the Jobs API; submit the job there "
@@ -113,6 +118,12 @@ def _join(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdigit() and "://" not in address:
         _probe(host, int(port), address)
+
+
+def _join(address: str) -> None:
+    import ray
+
+    check_address(address)
     ray.init(address=address, logging_level=logging.WARNING)
 
 

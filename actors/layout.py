@@ -52,7 +52,7 @@ def check_roots(*, moss: Path, actors: Path, jobs: Path) -> None:
     raise LayoutError(
         f"moss comes from {moss} but jobs and actors from {root}: two different trees. Submit with "
         f"--working-dir . --runtime-env {RUNTIME_ENV} (which uploads platform/moss beside them), "
-        "or run from the root of one checkout"
+        "or run from the root of one checkout, with its own .venv and without PYTHONPATH"
     )
 
 

@@ -19,9 +19,11 @@ from moss.errors import DataError
 from moss.ledger import Ledger
 from moss.ledger_compaction import compact
 from moss.limits import Spend, price
-from moss.lineage import Run
+from moss.lineage import Manifest, Run
 from moss.progress import Progress
 from moss.recipes import Recipe, Row, add_usage, take_usage, usage_usd
+from moss.reporting.finish import finish_run
+from moss.synthesis_rows import Outcome
 from moss.teacher import Endpoint
 
 
@@ -70,10 +72,10 @@ class TeacherSession:
         Raises:
             DataError: every single row failed, so what follows would have nothing to work on.
         """
-        outcome = _Outcome()
+        statuses = _Statuses()
         for row in stream_rows(rows, stages, config=self._config.caller):
             add_usage(self.usage, take_usage([row]))
-            outcome.count(row)
+            statuses.count(row)
             self._num_failed += row.get("status") == "failed"
             usd = usage_usd(self.usage, self.teacher)
             self.progress.update(
@@ -84,12 +86,18 @@ class TeacherSession:
             if advance:
                 self.progress.advance()
             yield row
-        outcome.refuse_total_failure()
+        statuses.refuse_total_failure()
+
+    def finish(self, run: Run, outcome: Outcome) -> Manifest:
+        """Write files, report and manifest of the run; see `moss.reporting.finish`."""
+        return finish_run(
+            self._config, run, outcome, teacher=self.teacher, stand_in=self.endpoint.stand_in
+        )
 
 
 @dataclass(slots=True)
-class _Outcome:
-    """Of one stream."""
+class _Statuses:
+    """Of the rows of one stream."""
 
     num_rows: int = 0
     num_failed: int = 0

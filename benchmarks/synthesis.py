@@ -200,10 +200,20 @@ def local_cluster() -> Iterator[None]:
 def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--calls", type=int, default=4000)
-    parser.add_argument("--concurrency", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--calls", type=int, default=4000, help="per measurement")
+    parser.add_argument(
+        "--concurrency",
+        type=int,
+        nargs="+",
+        default=[64, 256],
+        help="requests in flight; one table row each",
+    )
     parser.add_argument("--callers", type=int, default=1, help="caller actors of our job")
-    parser.add_argument("--faults", action="store_true")
+    parser.add_argument(
+        "--faults",
+        action="store_true",
+        help="an endpoint that refuses, fails, cuts off, stalls and garbles",
+    )
     flags = parser.parse_args()
     with suppress(KeyboardInterrupt), running("--latency-s", str(LATENCY_S)) as endpoint:
         figures = faults(endpoint, flags) if flags.faults else compare(endpoint, flags)

@@ -181,9 +181,11 @@ def _title(process: psutil.Process) -> str:
 def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--calls", type=int, default=400)
-    parser.add_argument("--victims", nargs="+", default=list(get_args(Victim)))
+    parser.add_argument("--times", type=int, default=10, help="kills per victim")
+    parser.add_argument("--calls", type=int, default=400, help="per run")
+    parser.add_argument(
+        "--victims", nargs="+", default=list(get_args(Victim)), help="what is killed (default: all)"
+    )
     parser.add_argument("--drive", nargs=4, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.drive:

@@ -42,7 +42,6 @@ from benchmarks import instant_teacher  # noqa: E402
 from moss.config.synthesis import SynthesizePromptsConfig  # noqa: E402
 from moss.lineage import Manifest, Run  # noqa: E402
 from moss.recipes import Row  # noqa: E402
-from moss.reporting.finish import finish_run  # noqa: E402
 from moss.synthesis_inputs import load_prompt_seeds, load_red_team_rows  # noqa: E402
 
 BUCKETS = {"helpfulness": ("en", "zh"), "honesty": ("en", "zh")}
@@ -167,14 +166,7 @@ def run_stage(config: SynthesizePromptsConfig, meter: Meter) -> Manifest:
                 config, session, seeds=load_prompt_seeds(config), red_team=load_red_team_rows()
             )
             stage_end = time.perf_counter() - meter.started
-            manifest = finish_run(
-                config,
-                run,
-                "synthesize_prompts",
-                outcome,
-                teacher=teacher,
-                stand_in=session.endpoint.stand_in,
-            )
+            manifest = session.finish(run, outcome)
             finish_s = time.perf_counter() - meter.started - stage_end
             meter.ends.append(stage_end)
             meter.rows_at.append(meter.num_rows)
@@ -222,9 +214,14 @@ def report(meter: Meter, manifest: Manifest, config: SynthesizePromptsConfig) ->
 def main() -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--round-iterations", type=int, default=1250)
-    parser.add_argument("--callers", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="prompts to generate")
+    parser.add_argument(
+        "--round-iterations",
+        type=int,
+        default=1250,
+        help="Self-Instruct iterations (8 prompts each) per round",
+    )
+    parser.add_argument("--callers", type=int, default=1, help="caller actors")
     parser.add_argument("--folder", default=None, help="workspace; a temporary one if left out")
     args = parser.parse_args()
     # Workers are new processes: they find the packages by this.

@@ -25,7 +25,6 @@ def run_stage(config: CollectPromptsConfig) -> None:
     from actors.session import teacher_session
     from jobs.teacher_session import teacher_endpoint
     from moss.lineage import Run
-    from moss.reporting.finish import finish_run
     from moss.synthesis_inputs import load_served_prompts
 
     with Run.open(config, "collect_prompts", inputs={}) as run:
@@ -44,14 +43,7 @@ def run_stage(config: CollectPromptsConfig) -> None:
             ) as session,
         ):
             outcome = collect_prompts(config, session, served=served)
-            finish_run(
-                config,
-                run,
-                "collect_prompts",
-                outcome,
-                teacher=teacher,
-                stand_in=session.endpoint.stand_in,
-            )
+            session.finish(run, outcome)
 
 
 if __name__ == "__main__":

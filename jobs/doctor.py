@@ -21,7 +21,7 @@ CONFIG_CLASS = DoctorConfig
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
-    flags = build_parser("doctor", CONFIG_CLASS).parse_args(argv)
+    flags = build_parser("doctor", CONFIG_CLASS, owns_run=False).parse_args(argv)
     findings: list[Finding] = []
 
     def work() -> None:
@@ -39,7 +39,8 @@ def examine(config: DoctorConfig) -> list[Finding]:
     from jobs.teacher_session import configured_base_url
     from moss import health
 
-    teacher = config.teacher.model_copy(update={"base_url": configured_base_url(config.teacher)})
+    base_url = configured_base_url(config.teacher)
+    teacher = config.teacher if base_url is None else config.teacher.with_base_url(base_url)
     root = Path(__file__).resolve().parent.parent
     return [
         *health.check_versions(health.read_constraints(root)),

@@ -8,14 +8,19 @@ Light on purpose: parsing flags and `--help` import neither Ray nor torch.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
+import yaml
+
+from actors.layout import check_layout
 from moss.config import Config, StageConfig, load_config
-from moss.errors import BudgetError, ConfigError, MossError
+from moss.config.describe import describe_keys
+from moss.errors import BudgetError, ConfigError, ManifestError, MossError
 
 C = TypeVar("C", bound=Config)
 StageC = TypeVar("StageC", bound=StageConfig)
@@ -57,6 +62,7 @@ def run_job(
         if flags.restart:
             _discard(config)
         body(config)
+        _say_finished(job, config)
 
     return guarded(job, work)
 
@@ -64,11 +70,14 @@ def run_job(
 def guarded(job: str, work: Callable[[], None]) -> int:
     """Run `work`; errors of `moss.errors` become one message on stderr and an exit code."""
     try:
+        check_layout()
         work()
     except ConfigError as error:
         return _report(job, error, EXIT_CONFIG)
     except BudgetError as error:
         return _report(job, error, EXIT_BUDGET)
+    except ManifestError as error:
+        return _report(job, ManifestError(f"{error}{_maker_hint(str(error))}"), EXIT_FAILED)
     except MossError as error:
         return _report(job, error, EXIT_FAILED)
     except KeyboardInterrupt:
@@ -77,10 +86,21 @@ def guarded(job: str, work: Callable[[], None]) -> int:
     return 0
 
 
-def build_parser(job: str, config_class: type[Config]) -> argparse.ArgumentParser:
-    """The flags that all jobs share; a job with flags of its own adds them to this parser."""
+def build_parser(
+    job: str, config_class: type[Config], *, owns_run: bool = True
+) -> argparse.ArgumentParser:
+    """The flags that all jobs share; a job with flags of its own adds them to this parser.
+
+    Args:
+        owns_run: False for a job that leaves no run behind, and so has none to name or restart.
+    """
     description = (config_class.__doc__ or "").strip().partition("\n")[0]
-    parser = argparse.ArgumentParser(prog=f"python -m jobs.{job}", description=description)
+    parser = _Parser(
+        prog=f"python -m jobs.{job}",
+        description=description,
+        epilog=f"config keys, for the YAML file and --set:\n{describe_keys(config_class)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     sizes = ", ".join(shipped_sizes(job)) or "none yet"
     parser.add_argument(
         "--config",
@@ -96,11 +116,12 @@ def build_parser(job: str, config_class: type[Config]) -> argparse.ArgumentParse
         metavar="KEY=VALUE",
         help="change one value, dotted key; may be given many times",
     )
-    parser.add_argument("--run-id", help="name of this run's folder in the workspace")
     parser.add_argument("--workspace", help="folder or URL that holds the runs")
-    parser.add_argument(
-        "--restart", action="store_true", help="delete what this run has so far and start over"
-    )
+    if owns_run:
+        parser.add_argument("--run-id", help="name of this run's folder in the workspace")
+        parser.add_argument(
+            "--restart", action="store_true", help="delete what this run has so far and start over"
+        )
     return parser
 
 
@@ -112,7 +133,7 @@ def resolve_config(job: str, config_class: type[C], flags: argparse.Namespace) -
     """
     overrides = list(flags.overrides)
     for key in ("run_id", "workspace"):
-        value = getattr(flags, key)
+        value = getattr(flags, key, None)
         if value is not None:
             overrides.append(f"{key}={json.dumps(value)}")
     return load_config(config_class, config_path(job, flags.config), overrides)
@@ -141,6 +162,16 @@ def shipped_sizes(job: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGS / job).glob("*.yaml"))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the flag that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].partition(" ")[0]
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(unknown.partition("=")[0], flags, n=1)
+        super().error(f"{message}; did you mean {near[0]}?" if near else message)
+
+
 def refuse_lost_workspace(config: StageConfig) -> None:
     """A relative workspace in a submitted job would lie in Ray's copy of the tree, soon deleted."""
     relative = "://" not in config.workspace and not Path(config.workspace).is_absolute()
@@ -156,6 +187,28 @@ def _discard(config: StageConfig) -> None:
     from moss.lineage import discard_run  # pyarrow is slow to import, and --help must not be
 
     discard_run(config.run_path(config.run_id))
+
+
+def _say_finished(job: str, config: StageConfig) -> None:
+    from moss.lineage import is_finished, load_manifest, run_folder
+
+    folder = run_folder(config)
+    if not is_finished(folder):
+        return
+    manifest = load_manifest(folder)
+    pages = [view.path for view in manifest.views if view.path.endswith(".html")]
+    print(f"{job}: finished, {folder}" + (f" (open {', '.join(pages)})" if pages else ""))
+    for note in manifest.notes:
+        print(f"  note: {note}")
+
+
+def _maker_hint(message: str) -> str:
+    """The command that makes the run a message names, if a shipped config does."""
+    for file in sorted(CONFIGS.glob("*/*.yaml")):
+        run_id = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("run_id")
+        if run_id and f"/{run_id} has no manifest" in message:
+            return f"; python -m jobs.{file.parent.name} --config {file.stem} makes it"
+    return ""
 
 
 def _report(job: str, error: MossError, code: int) -> int:

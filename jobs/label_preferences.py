@@ -26,7 +26,6 @@ def run_stage(config: LabelPreferencesConfig) -> None:
     from jobs.teacher_session import teacher_endpoint
     from moss import storage
     from moss.lineage import Run
-    from moss.reporting.finish import finish_run
     from moss.synthesis_rows import ok_rows
 
     source, policy = config.run_path(config.conversations), config.run_path(config.checkpoint)
@@ -52,14 +51,7 @@ def run_stage(config: LabelPreferencesConfig) -> None:
                 conversations=ok_rows(source, "conversations"),
                 checkpoint_folder=storage.join(storage.absolute(policy), "checkpoint"),
             )
-            finish_run(
-                config,
-                run,
-                "label_preferences",
-                outcome,
-                teacher=teacher,
-                stand_in=session.endpoint.stand_in,
-            )
+            session.finish(run, outcome)
 
 
 if __name__ == "__main__":

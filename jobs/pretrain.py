@@ -7,9 +7,13 @@ Writes `checkpoint/` (Transformers model and tokenizer) and `metrics.jsonl`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs.entry import run_job
 from moss.config.training import PretrainConfig
+
+if TYPE_CHECKING:
+    from moss.lineage import Run
 
 CONFIG_CLASS = PretrainConfig
 
@@ -20,19 +24,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_stage(config: PretrainConfig) -> None:
-    """Draw the token stream, train on it, finish the run."""
-    from actors.train_worker import discard_states, train
+    """Open the run on its tokenizer."""
     from moss.lineage import Run
+
+    tokenizer_run = config.run_path(config.tokenizer)
+    with Run.open(config, "pretrain", inputs={"tokenizer": tokenizer_run}) as run:
+        if not run.finished:
+            _train(config, run, tokenizer_run)
+
+
+def _train(config: PretrainConfig, run: Run, tokenizer_run: str) -> None:
+    """Draw the token stream, train on it, finish the run."""
+    from actors.train_worker import connect_for, discard_states, train
     from moss.packing import TokenWindows
     from moss.pretraining_data import write_stream
     from moss.training_tasks import LanguageModelTask, shared_folder
 
-    tokenizer_run = config.run_path(config.tokenizer)
-    with Run.open(config, "pretrain", inputs={"tokenizer": tokenizer_run}) as run:
-        if run.finished:
-            return
-        folder = shared_folder(run.folder)
-        tokenizer = shared_folder(f"{tokenizer_run}/checkpoint")
+    folder = shared_folder(run.folder)
+    tokenizer = shared_folder(f"{tokenizer_run}/checkpoint")
+    with connect_for(config.training, stage="pretrain"):
         stream_file, by_source = write_stream(config.corpus, tokenizer, folder, seed=config.seed)
         num_windows = len(TokenWindows.load(stream_file, window=config.training.max_length).lengths)
         task = LanguageModelTask(
@@ -47,14 +57,14 @@ def run_stage(config: PretrainConfig) -> None:
         )
         num_steps = config.training.num_steps(num_windows)
         metrics = train(task, stage="pretrain", run_folder=folder, num_steps=num_steps)
-        used = min(num_windows, num_steps * config.training.batch_size)
-        run.finish(
-            outputs=["checkpoint"],
-            counts={"window": {"ok": used, "skipped": num_windows - used}},
-            metrics=metrics | {f"corpus/{k}_tokens": float(v) for k, v in by_source.items()},
-            model_name=config.run_id,
-        )
-        discard_states(folder)
+    used = min(num_windows, num_steps * config.training.batch_size)
+    run.finish(
+        outputs=["checkpoint"],
+        counts={"window": {"ok": used, "skipped": num_windows - used}},
+        metrics=metrics | {f"corpus/{k}_tokens": float(v) for k, v in by_source.items()},
+        model_name=config.run_id,
+    )
+    discard_states(folder)
 
 
 if __name__ == "__main__":

@@ -89,9 +89,21 @@ class RoadPlan:
     def entrypoint(self, stage: StagePlan) -> str:
         """Shell command that runs the stage."""
         flags = ["--config", stage.config, "--run-id", stage.run_id, "--workspace", self.workspace]
-        for override in _overrides(stage):
+        for override in self._overrides(stage):
             flags += ["--set", override]
         return shlex.join([self._python, "-m", f"jobs.{stage.job}", *flags])
+
+    def _overrides(self, stage: StagePlan) -> list[str]:
+        """What the road sets of the stage's config; the stage's own `set` comes last and wins."""
+        teacher = self.config.teacher
+        given = teacher.model_fields_set - {"base_url"} if stage.uses_teacher else set()
+        values = {
+            **{
+                f"teacher.{k}": v for k, v in teacher.model_dump(mode="json", include=given).items()
+            },
+            **stage.set,
+        }
+        return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
     def _load(self, stage: StagePlan) -> StageConfig:
         try:
@@ -109,7 +121,7 @@ class RoadPlan:
                 "run_stage(config)"
             )
         overrides = [
-            *_overrides(stage),
+            *self._overrides(stage),
             f"run_id={json.dumps(stage.run_id)}",
             f"workspace={json.dumps(self.workspace)}",
         ]
@@ -173,10 +185,6 @@ def check_machine(config: RoadConfig, workspace: str) -> None:
             f"this road needs {config.cluster.min_disk_bytes / GIB:.1f} GiB of free disk in "
             f"{workspace}, there are {disk_bytes / GIB:.1f}; free some, or give another --workspace"
         )
-
-
-def _overrides(stage: StagePlan) -> list[str]:
-    return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in stage.set.items()]
 
 
 def _config_class(module: ModuleType) -> type[StageConfig] | None:

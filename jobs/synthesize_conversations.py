@@ -25,7 +25,6 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
     from actors.synthesis import synthesize_conversations
     from jobs.teacher_session import teacher_endpoint
     from moss.lineage import Run
-    from moss.reporting.finish import finish_run
     from moss.synthesis_plan import conversation_models
     from moss.synthesis_rows import ok_rows
 
@@ -47,14 +46,7 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
             ) as session,
         ):
             outcome = synthesize_conversations(config, session, prompts=prompts)
-            finish_run(
-                config,
-                run,
-                "synthesize_conversations",
-                outcome,
-                teacher=teacher,
-                stand_in=session.endpoint.stand_in,
-            )
+            session.finish(run, outcome)
 
 
 if __name__ == "__main__":

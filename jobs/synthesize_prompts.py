@@ -25,7 +25,6 @@ def run_stage(config: SynthesizePromptsConfig) -> None:
     from actors.synthesis import synthesize_prompts
     from jobs.teacher_session import teacher_endpoint
     from moss.lineage import Run
-    from moss.reporting.finish import finish_run
     from moss.synthesis_inputs import load_prompt_seeds, load_red_team_rows
 
     inputs = {} if config.seeds is None else {"seeds": config.run_path(config.seeds)}
@@ -43,14 +42,7 @@ def run_stage(config: SynthesizePromptsConfig) -> None:
             outcome = synthesize_prompts(
                 config, session, seeds=seeds, red_team=load_red_team_rows()
             )
-            finish_run(
-                config,
-                run,
-                "synthesize_prompts",
-                outcome,
-                teacher=teacher,
-                stand_in=session.endpoint.stand_in,
-            )
+            session.finish(run, outcome)
 
 
 if __name__ == "__main__":

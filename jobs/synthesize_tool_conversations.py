@@ -25,7 +25,6 @@ def run_stage(config: SynthesizeToolConversationsConfig) -> None:
     from actors.tool_synthesis import synthesize_tool_conversations
     from jobs.teacher_session import teacher_endpoint
     from moss.lineage import Run
-    from moss.reporting.finish import finish_run
     from moss.synthesis_inputs import demonstrations_by_language
     from moss.synthesis_rows import ok_rows
 
@@ -50,14 +49,7 @@ def run_stage(config: SynthesizeToolConversationsConfig) -> None:
                 demonstrations=demonstrations_by_language(),
                 conversations=ok_rows(source, "conversations"),
             )
-            finish_run(
-                config,
-                run,
-                "synthesize_tool_conversations",
-                outcome,
-                teacher=teacher,
-                stand_in=session.endpoint.stand_in,
-            )
+            session.finish(run, outcome)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,13 @@ Writes `checkpoint/` (body, value head, score statistics) and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs.entry import run_job
 from moss.config.training import TrainPreferenceModelConfig
+
+if TYPE_CHECKING:
+    from moss.lineage import Run
 
 CONFIG_CLASS = TrainPreferenceModelConfig
 
@@ -21,24 +25,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_stage(config: TrainPreferenceModelConfig) -> None:
-    """Group judged pairs by prompt, train, measure, finish the run."""
-    from actors.train_worker import discard_states, train
-    from moss.chat_rendering import ChatRenderer
+    """Open the run on its base and judged pairs."""
     from moss.lineage import Run
-    from moss.outputs import read_named_rows
-    from moss.preference_data import write_judged
-    from moss.tokenizer import MossTokenizer
-    from moss.training_tasks import PreferenceTask, shared_folder
 
     inputs = {
         "base": config.run_path(config.base),
         "preferences": config.run_path(config.preferences),
     }
     with Run.open(config, "train_preference_model", inputs=inputs) as run:
-        if run.finished:
-            return
-        folder = shared_folder(run.folder)
-        base = shared_folder(f"{inputs['base']}/checkpoint")
+        if not run.finished:
+            _train(config, run, inputs)
+
+
+def _train(config: TrainPreferenceModelConfig, run: Run, inputs: dict[str, str]) -> None:
+    """Group judged pairs by prompt, train, measure, finish the run."""
+    from actors.train_worker import connect_for, discard_states, train
+    from moss.chat_rendering import ChatRenderer
+    from moss.outputs import read_named_rows
+    from moss.preference_data import write_judged
+    from moss.tokenizer import MossTokenizer
+    from moss.training_tasks import PreferenceTask, shared_folder
+
+    folder = shared_folder(run.folder)
+    base = shared_folder(f"{inputs['base']}/checkpoint")
+    with connect_for(config.training, stage="train_preference_model"):
         rows = read_named_rows(inputs["preferences"], "data/pairs.parquet")
         judged = write_judged(
             rows,
@@ -60,13 +70,13 @@ def run_stage(config: TrainPreferenceModelConfig) -> None:
         metrics = train(
             task, stage="train_preference_model", run_folder=folder, num_steps=num_steps
         )
-        run.finish(
-            outputs=["checkpoint", "report.json"],
-            counts=judged.counts,
-            metrics=metrics,
-            model_name=config.run_id,
-        )
-        discard_states(folder)
+    run.finish(
+        outputs=["checkpoint", "report.json"],
+        counts=judged.counts,
+        metrics=metrics,
+        model_name=config.run_id,
+    )
+    discard_states(folder)
 
 
 if __name__ == "__main__":

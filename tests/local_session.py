@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from actors.caller import ROW, Stage, as_batch
-from moss.config.teacher import TeacherConfig
+from moss.config.synthesis import SynthesisConfig
 from moss.endpoint_limits import RunLimits
 from moss.ledger import Ledger
 from moss.limits import Budget
+from moss.lineage import Manifest, Run
 from moss.local_limits import LocalLimits
 from moss.recipes import Recipe, Row, add_usage, apply_recipe, take_usage
+from moss.reporting.finish import finish_run
+from moss.synthesis_rows import Outcome
 from moss.teacher import Endpoint, Teacher
 
 if TYPE_CHECKING:
@@ -29,18 +32,22 @@ class LocalSession:
     """What the stages use of `actors.session.TeacherSession`."""
 
     def __init__(
-        self, teacher: TeacherConfig, ledger_folder: str, *, owner: str = "s", seed: int = 42
+        self, config: SynthesisConfig, ledger_folder: str, *, owner: str = "s", seed: int = 42
     ) -> None:
-        self.teacher = teacher
-        self.endpoint = Endpoint(owner)
+        self.teacher = config.teacher
+        self.endpoint = Endpoint(owner, stand_in=True)
         self.progress = _NoProgress()
         self.usage: dict[str, list[int]] = {}
+        self._config = config
         self._ledger_folder = ledger_folder
         self._seed = seed
 
     def as_session(self) -> TeacherSession:
         """Itself, as the stages name it."""
         return cast("TeacherSession", self)
+
+    def finish(self, run: Run, outcome: Outcome) -> Manifest:
+        return finish_run(self._config, run, outcome, teacher=self.teacher, stand_in=True)
 
     def call_stage(self, recipe: Recipe) -> Recipe:
         return recipe

@@ -111,8 +111,9 @@ def check_resources(config: DoctorConfig) -> list[Finding]:
             shutil.disk_usage(shm).total if shm.is_dir() else 0,
             config.min_shm_bytes,
             unit=GIB,
-            remedy="start the container with --shm-size=2g (Docker) or an emptyDir of medium "
-            "Memory (Kubernetes)",
+            remedy="start the container with --shm-size="
+            f"{-(-config.min_shm_bytes // GIB)}g (Docker) or an emptyDir of medium Memory "
+            "(Kubernetes)",
         ),
     ]
     if not storage.is_remote(config.workspace):
@@ -188,18 +189,19 @@ def check_teacher(config: TeacherConfig) -> list[Finding]:
 
 
 def check_storage(workspace: str) -> list[Finding]:
-    """Write, read and delete one small file in the workspace."""
+    """Write, read and delete one small file where the workspace lies or would be made."""
     subject = f"storage {workspace}"
-    probe = storage.join(workspace, f".doctor-{uuid.uuid4().hex}")
+    place = storage.absolute(workspace)
+    if not storage.is_remote(place):
+        place = str(_existing_parent(Path(place)))
+    probe = storage.join(place, f".doctor-{uuid.uuid4().hex}")
     payload = probe.encode()
     try:
         storage.write_bytes(probe, payload)
         intact = storage.read_bytes(probe) == payload
         storage.remove(probe)
-    except (OSError, ImportError, ValueError) as error:
-        remedy = (
-            "check the path, its permissions and, for a URL, credentials and its fsspec package"
-        )
+    except OSError as error:  # StorageError is one
+        remedy = "check the path, its permissions and, for a URL, its credentials"
         return [Finding(subject, "problem", f"{type(error).__name__}: {error}", remedy)]
     if not intact:
         return [Finding(subject, "problem", "read back other bytes", "do not use this storage")]

@@ -45,9 +45,9 @@ from moss.run_identity import (
     input_folder,
     refuse_other_run,
     refuse_secrets,
-    run_folder,
 )
 from moss.run_identity import parent_chain as parent_chain
+from moss.run_identity import run_folder as run_folder
 
 OPENED_FILE = "opened.json"
 _BOOKKEEPING = frozenset(
@@ -101,6 +101,11 @@ class Run:
     def finished(self) -> bool:
         """Whether a valid manifest stands, made from this config and these inputs."""
         return self.manifest is not None
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage that the folder was opened for."""
+        return self._opened.stage
 
     @property
     def input_folders(self) -> list[str]:

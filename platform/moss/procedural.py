@@ -5,7 +5,8 @@ text that repeats itself: spans said twice, questions with their calls, results 
 quote them (research/tiny-model: copying appears suddenly, and tokens seen decide when). Facts in
 these documents are deliberately shuffled, a random value for each mention, so that reading a
 result is learned and the answer is not: what is true stands in the bundled corpus. So they may
-ask about facts that are held out for evaluation.
+ask about facts that are held out for evaluation. Results of calculations are random for the same
+reason.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _TALK: Final[tuple[Kind, ...]] = (
     "sentiment",
 )
 _CALLED: Final[tuple[Kind, ...]] = ("arithmetic", "arithmetic", "equation", "fact", "image")
+_SWITCHED: Final[tuple[Kind, ...]] = ("arithmetic", "equation", "equation", "fact", "image")
 _SEPARATORS: Final = (" ", " = ", " | ", "\n", ": ")
 
 
@@ -58,7 +60,7 @@ def _call(rng: random.Random, language: Language) -> str:
     if question.kind == "image":
         return f"{question.text}\n{command}"
     if question.kind != "fact":
-        value = question.answer
+        value = question.answer if question.kind == "equation" else _random_number(rng)
         return f"{question.text}\n{command} => '{value}'\n{command.argument} = {value}."
     sentence = compose_reply(question, 4, rng)
     sentence = sentence.replace(question.answer, _random_value(rng, language))
@@ -79,7 +81,7 @@ def _copy(rng: random.Random, language: Language) -> str:
 
 def _switches(rng: random.Random, language: Language) -> str:
     """Switch lines, a question, and the call or not: what to do depends on one line."""
-    question = sample_question(rng, rng.choice(_CALLED), language, pool="any")
+    question = sample_question(rng, rng.choice(_SWITCHED), language, pool="any")
     tools = frozenset(tool for tool in TOOL_NAMES if rng.random() < 0.5)
     thought, commands = plan_tools(question, tools, rng)
     meta = MetaInstruction("tiny", inner_thoughts=True, tools=tools)

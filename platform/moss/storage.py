@@ -277,7 +277,19 @@ def _local(path: str) -> Path:
 def _remote(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     import fsspec
 
-    file_system, inner = fsspec.core.url_to_fs(path)
+    scheme = path.partition("://")[0]
+    try:
+        file_system, inner = fsspec.core.url_to_fs(path)
+    except ImportError as error:
+        raise StorageError(
+            f"{path}: the fsspec driver of {scheme}:// is not installed ({error}); "
+            "install it on every node, with its version in constraints.txt"
+        ) from error
+    except ValueError as error:
+        raise StorageError(
+            f"{path}: fsspec cannot open it ({error}); use a folder, or a scheme that fsspec has "
+            "a driver for, such as s3://"
+        ) from error
     return file_system, str(inner)
 
 

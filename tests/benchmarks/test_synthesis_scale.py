@@ -60,7 +60,7 @@ def test_the_rehearsed_stage_finishes_with_the_rows_that_are_known_beforehand(
 
     @contextmanager
     def local_session(*_: object, **__: object) -> Iterator[LocalSession]:
-        yield LocalSession(config.teacher, str(tmp_path / "ledger"), seed=config.seed)
+        yield LocalSession(config, str(tmp_path / "ledger"), seed=config.seed)
 
     monkeypatch.setattr(synthesis_scale, "teacher_session", local_session)
     monkeypatch.setattr(teacher, "open_client", lambda *_, **__: InstantClient())

@@ -58,3 +58,8 @@ def test_every_node_starts_ray_with_token_authentication(raw: dict[str, Any]) ->
 def test_minimum_workers_fit_the_cluster_limit(raw: dict[str, Any]) -> None:
     minimum = sum(kind.get("min_workers", 0) for kind in raw["available_node_types"].values())
     assert minimum <= raw["max_workers"]
+
+
+def test_every_node_mounts_the_workspace_into_its_container(raw: dict[str, Any]) -> None:
+    assert any("mount -t nfs4" in command for command in raw["initialization_commands"])
+    assert "--volume /shared:/shared" in raw["docker"]["run_options"]

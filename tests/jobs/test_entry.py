@@ -10,8 +10,10 @@ import pytest
 
 from jobs import entry
 from jobs.entry import run_job
+from moss import storage
 from moss.config import StageConfig
-from moss.errors import BudgetError, DataError, ResourceError, TeacherQuotaError
+from moss.errors import BudgetError, DataError, LayoutError, ResourceError, TeacherQuotaError
+from moss.lineage import Run, load_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 JOBS = sorted(
@@ -81,6 +83,56 @@ def test_a_mistyped_key_names_the_near_one(capsys: pytest.CaptureFixture[str]) -
     argv = ["--set", "num_loavse=2"]
     assert run_job("bake", BakeConfig, fail_with(AssertionError()), argv) == entry.EXIT_CONFIG
     assert "did you mean 'num_loaves'?" in capsys.readouterr().err
+
+
+def test_a_mistyped_flag_names_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_job("bake", BakeConfig, fail_with(AssertionError()), ["--cofnig", "tiny"])
+    assert (
+        "unrecognized arguments: --cofnig tiny; did you mean --config?" in capsys.readouterr().err
+    )
+
+
+def test_a_fault_of_an_override_names_the_override(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--set", "num_loaves=many"]
+    assert run_job("bake", BakeConfig, fail_with(AssertionError()), argv) == entry.EXIT_CONFIG
+    assert "tiny.yaml --set num_loaves=many:\n" in capsys.readouterr().err
+
+
+def test_two_trees_are_refused_before_anything_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def two_trees() -> None:
+        raise LayoutError("moss comes from /a but jobs and actors from /b")
+
+    monkeypatch.setattr(entry, "check_layout", two_trees)
+    argv = ["--config", "no such size"]
+    assert run_job("bake", BakeConfig, fail_with(AssertionError()), argv) == entry.EXIT_FAILED
+    assert "LayoutError: moss comes from /a" in capsys.readouterr().err
+
+
+def test_an_input_that_is_missing_names_the_job_that_makes_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_bread(config: BakeConfig) -> None:
+        load_manifest(f"{tmp_path}/runs/bread")
+
+    assert run_job("bake", BakeConfig, read_bread, []) == entry.EXIT_FAILED
+    assert "; python -m jobs.bake --config paper makes it" in capsys.readouterr().err
+
+
+def test_a_finished_run_ends_with_its_folder_its_pages_and_its_notes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def bake_one(config: BakeConfig) -> None:
+        with Run.open(config, "bake", inputs={}) as run:
+            storage.write_text(run.path("report.html"), "<p>crusty</p>")
+            run.finish(outputs=[], counts={}, views=["report.html"], notes=["made of rye"])
+
+    assert run_job("bake", BakeConfig, bake_one, []) == 0
+    assert capsys.readouterr().out == (
+        f"bake: finished, {tmp_path}/runs/bread (open report.html)\n  note: made of rye\n"
+    )
 
 
 @pytest.mark.parametrize("error", [DataError("row 3 is short"), ResourceError("needs 4 CPU")])
@@ -162,3 +214,4 @@ def test_help_is_light_and_starts_neither_ray_nor_torch(job: str) -> None:
     # Processor time, so that a busy machine does not decide.
     assert seconds < 1.0
     assert "--config NAME|PATH" in done.stdout
+    assert "\n  workspace: str = " in done.stdout

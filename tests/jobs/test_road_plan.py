@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from jobs.road_plan import RoadPlan, check_machine, downstream
 from jobs.run_road import main
 from moss.config.base import load_config
 from moss.config.road import RoadConfig
+from moss.config.synthesis import SynthesizePromptsConfig
 from moss.errors import ConfigError, ResourceError
 from moss.road_records import RoadLock
 from tests.stub_endpoint import StubEndpoint, running
@@ -166,3 +168,17 @@ def test_the_uploaded_environment_names_this_checkout() -> None:
     assert env["working_dir"] == str(root)
     assert env["py_modules"] == [str(root / "platform" / "moss")]
     assert "/runs/" in str(env["excludes"])
+
+
+def test_what_the_road_sets_of_the_teacher_holds_in_its_stages(tmp_path: Path) -> None:
+    stage = {**PROMPTS, "set": {"teacher.concurrency": 3}}
+    teacher = {"models": {"prompts": "ours"}, "concurrency": 5, "budget_tokens": 1000}
+    plan = plan_of(write_road(tmp_path, TOKENIZER, stage, teacher=teacher))
+    config = plan.configs["prompts-warmup"]
+    assert isinstance(config, SynthesizePromptsConfig)
+    assert config.teacher.model("prompts") == "ours"
+    assert config.teacher.model("judge") == "gpt-4"
+    assert (config.teacher.concurrency, config.teacher.budget_tokens) == (3, 1000)
+    words = shlex.split(plan.entrypoint(plan.config.stages[1]))
+    assert "teacher.budget_tokens=1000" in words
+    assert "teacher" not in plan.entrypoint(plan.config.stages[0])

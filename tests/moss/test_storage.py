@@ -127,3 +127,15 @@ def test_local_paths_become_absolute_and_urls_stay(
 )
 def test_join_puts_one_slash_between_parts(parts: tuple[str, ...], path: str) -> None:
     assert storage.join(*parts) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("dropbox://box/road", "driver of dropbox:// is not installed .*install it on every node"),
+        ("floppy://a/road", "Protocol not known: floppy.*use a folder, or a scheme"),
+    ],
+)
+def test_a_scheme_without_a_driver_says_what_to_install(path: str, message: str) -> None:
+    with pytest.raises(StorageError, match=message):
+        storage.exists(path)

@@ -18,7 +18,9 @@ from moss.errors import ConfigError
 class Config(BaseModel):
     """Base of every configuration: frozen, and a key it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
 
 
 class StageConfig(Config):
@@ -56,7 +58,8 @@ def load_config(config_class: type[C], path: str | Path, overrides: Sequence[str
         raise ConfigError(f"{file} holds a {type(data).__name__}, expected a mapping of keys")
     for override in overrides:
         _apply_override(data, override)
-    return parse_config(config_class, data, source=str(file))
+    source = " ".join([str(file), *(f"--set {override}" for override in overrides)])
+    return parse_config(config_class, data, source=source)
 
 
 def parse_config(config_class: type[C], data: Mapping[str, object], *, source: str) -> C:
@@ -102,7 +105,9 @@ def _describe(config_class: type[Config], error: dict[str, object]) -> str:
     if error["type"] == "missing":
         return f"key {dotted!r} is missing; it has no default"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{dotted or 'config'}: {message} (got {error.get('input')!r})" if dotted else message
+    given = error.get("input")
+    came = "" if isinstance(given, Mapping | BaseModel) else f" (got {given!r})"
+    return f"{dotted}: {message}{came}" if dotted else message
 
 
 def _near_match(config_class: type[BaseModel], location: tuple[object, ...]) -> str:
@@ -116,26 +121,27 @@ def _near_match(config_class: type[BaseModel], location: tuple[object, ...]) -> 
     if near := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
         return f"; did you mean {'.'.join([*parents, near[0]])!r}?"
     elsewhere = {path.rpartition(".")[2]: path for path in _paths(config_class)}
-    if near := difflib.get_close_matches(key, list(elsewhere), n=1, cutoff=0.6):
+    if near := difflib.get_close_matches(key, list(elsewhere), n=1, cutoff=0.8):
         return f"; did you mean {elsewhere[near[0]]!r}?"
     return f"; known keys: {', '.join(known)}"
 
 
 def _models_at(section: type[BaseModel], name: str) -> Iterator[type[BaseModel]]:
     if field := section.model_fields.get(name):
-        yield from _models_in(field.annotation)
+        yield from models_in(field.annotation)
 
 
 def _paths(config_class: type[BaseModel]) -> Iterator[str]:
     for name, field in config_class.model_fields.items():
         yield name
-        for inner in _models_in(field.annotation):
+        for inner in models_in(field.annotation):
             yield from (f"{name}.{path}" for path in _paths(inner))
 
 
-def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+def models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """The config classes that an annotation names: itself, or those inside `tuple[...]`, `|`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         return
     for argument in getattr(annotation, "__args__", ()):
-        yield from _models_in(argument)
+        yield from models_in(argument)

@@ -6,9 +6,9 @@ import os
 from decimal import Decimal
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from moss.config.base import Config
+from moss.config.base import Config, parse_config
 
 TeacherRole = Literal[
     "prompts",
@@ -81,6 +81,14 @@ class TeacherConfig(Config):
     completion_models: tuple[str, ...] = ()
     """Models that answer only `/completions`, so that single prompts are sent there."""
 
+    @field_validator("base_url")
+    @classmethod
+    def base_url_names_a_scheme(cls, value: str | None) -> str | None:
+        """Without it the client's error would say that nothing answers there."""
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("a base URL starts with http:// or https://, and mostly ends in /v1")
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def unnamed_roles_keep_the_papers_model(cls, data: object) -> object:
@@ -110,8 +118,9 @@ class TeacherConfig(Config):
         return self.models[role]
 
     def with_base_url(self, base_url: str) -> TeacherConfig:
-        """The same config pointed at `base_url`."""
-        return self.model_copy(update={"base_url": base_url.rstrip("/")})
+        """The same config pointed at `base_url`. Raises ConfigError if that is no http URL."""
+        data = self.model_dump() | {"base_url": base_url.rstrip("/")}
+        return parse_config(TeacherConfig, data, source=f"endpoint {base_url!r}")
 
     def api_key(self) -> str | None:
         """The key from the environment; None where the variable is unset or empty."""

@@ -25,7 +25,6 @@ from moss.synthesis_rows import Dataset, Outcome, cost_of, schema, shape_rows
 def finish_run(
     config: SynthesisConfig,
     run: Run,
-    stage: str,
     outcome: Outcome,
     *,
     teacher: TeacherConfig,
@@ -45,7 +44,7 @@ def finish_run(
         write_row_file(run.path(data_file(dataset)), shaped, schema(dataset))
     report = make_report(
         config,
-        stage,
+        run.stage,
         outcome,
         {dataset: written_rows(run, dataset) for dataset in outcome.datasets},
         teacher=teacher,
@@ -58,7 +57,7 @@ def finish_run(
         Place(run.folder, files, tuple(run.input_folders)),
         tuple(outcome.datasets),
         lambda dataset: written_rows(run, dataset),
-        stage=stage,
+        stage=run.stage,
         notes=report.notes,
     )
     storage.write_text(run.path(ROWS_HTML), viewer)

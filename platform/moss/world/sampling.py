@@ -113,12 +113,12 @@ def _sample_payload(rng: random.Random, kind: Kind, pool: FactPool = "asked") ->
 
 
 def sample_expression(rng: random.Random) -> str:
-    """Two or three whole numbers, mostly of two digits, with + - *."""
+    """Two or three whole numbers, mostly of two digits, with + - *; half of them products."""
     first, second = rng.randint(0, 99), rng.randint(0, 99)
     draw = rng.random()
     if draw < 0.05:
         return f"{rng.randint(100, 999)}{rng.choice('+-')}{second}"
-    operator = rng.choice("++--*")
+    operator = rng.choice("+-**")
     if operator == "-":
         first, second = max(first, second), min(first, second)
     expression = f"{first}{operator}{second}"

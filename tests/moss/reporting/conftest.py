@@ -24,7 +24,6 @@ from moss.config.synthesis import (
 )
 from moss.lineage import Run
 from moss.models import build_policy
-from moss.reporting.finish import finish_run
 from moss.synthesis_inputs import (
     demonstrations_by_language,
     load_prompt_seeds,
@@ -62,9 +61,9 @@ class Road:
         folders = {name: config.run_path(run_id) for name, run_id in inputs.items()}
         with Run.open(config, stage, inputs=folders) as run:
             ledger = str(self.workspace / "ledgers" / config.run_id)
-            session = LocalSession(config.teacher, ledger, seed=config.seed)
+            session = LocalSession(config, ledger, seed=config.seed)
             outcome = make(session.as_session())
-            finish_run(config, run, stage, outcome, teacher=config.teacher, stand_in=True)
+            session.finish(run, outcome)
 
     def prompts(self, run_id: str, **values: object) -> None:
         config = SynthesizePromptsConfig.model_validate(self.values(run_id, **values))
