@@ -1,11 +1,9 @@
-"""Files of a run on any fsspec file system: whole-file writes, JSON, and folders.
+"""Files of a run on any fsspec file system: whole-file writes, JSON, folders, Parquet rows.
 
-Paths are strings: local (`runs/tiny`, `file:///runs`) or an fsspec URL (`s3://bucket/road`,
-`memory://road`). A write is atomic or absent: locally by `moss.atomic`, on an object store because
-one PUT is. Other remote file systems (HDFS, SFTP) may keep a torn file when a writer is killed; the
-digests of the run's manifest (`moss.manifest`) refuse it, so readers still take whole files only.
-
-Parquet rows live in `moss.rows` and are named here too, so that one import serves both.
+Paths are strings: local (`runs/tiny`, `file:///runs`) or an fsspec URL (`s3://bucket/road`). A
+write is atomic or absent: locally by `moss.atomic`, on an object store because one PUT is. Other
+remote file systems (HDFS, SFTP) may keep a torn file when a writer is killed; the digests of the
+run's manifest (`moss.manifest`) refuse it, so readers still take whole files only.
 """
 
 from __future__ import annotations
@@ -277,19 +275,12 @@ def _local(path: str) -> Path:
 def _remote(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
     import fsspec
 
-    scheme = path.partition("://")[0]
     try:
         file_system, inner = fsspec.core.url_to_fs(path)
     except ImportError as error:
-        raise StorageError(
-            f"{path}: the fsspec driver of {scheme}:// is not installed ({error}); "
-            "install it on every node, with its version in constraints.txt"
-        ) from error
+        raise StorageError(f"{path}: {error}; on every node, pinned in constraints.txt") from error
     except ValueError as error:
-        raise StorageError(
-            f"{path}: fsspec cannot open it ({error}); use a folder, or a scheme that fsspec has "
-            "a driver for, such as s3://"
-        ) from error
+        raise StorageError(f"{path}: {error}; use a folder or an fsspec URL (s3://...)") from error
     return file_system, str(inner)
 
 

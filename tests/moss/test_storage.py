@@ -132,8 +132,8 @@ def test_join_puts_one_slash_between_parts(parts: tuple[str, ...], path: str) ->
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("dropbox://box/road", "driver of dropbox:// is not installed .*install it on every node"),
-        ("floppy://a/road", "Protocol not known: floppy.*use a folder, or a scheme"),
+        ("dropbox://box/road", "[Ii]nstall.*; on every node"),
+        ("floppy://a/road", "Protocol not known: floppy; use a folder"),
     ],
 )
 def test_a_scheme_without_a_driver_says_what_to_install(path: str, message: str) -> None:
