@@ -10,7 +10,8 @@ wrote, kept or not. At 10, 50 and 100 % of the rows it prints
 - resident memory of the driver and of the largest worker, MiB: the peak within the tenth of the
   rows that ends there, less pages shared with other processes (the object store has a size of its
   own); the driver's last figure includes writing the files, the report and the manifest;
-- microseconds per row over that tenth.
+- microseconds per row over that tenth; the first begins with the first row, so that starting Ray's
+  first workers is reported apart (`startup_s`).
 
 The last line is one JSON object. Exit code 1: more than 20 % growth of memory from 10 to 100 %, or
 more than 20 % between the slowest and the fastest tenth, or another number of rows kept than
@@ -59,7 +60,9 @@ class Meter:
 
     num_expected: int
     num_rows: int = 0
-    started: float = field(default_factory=time.perf_counter)
+    opened: float = field(default_factory=time.perf_counter)
+    started: float = 0.0
+    """When the first row came."""
     ends: list[float] = field(default_factory=list)
     """When each tenth was done, seconds from the start."""
     rows_at: list[int] = field(default_factory=list)
@@ -69,6 +72,8 @@ class Meter:
 
     def add(self, num_rows: int) -> None:
         """Count rows; notes the end of a tenth."""
+        if num_rows and not self.num_rows:
+            self.started = time.perf_counter()
         self.num_rows += num_rows
         while len(self.ends) < 9 and self.num_rows * 10 >= self.num_expected * (len(self.ends) + 1):
             self.end_tenth()
@@ -161,7 +166,7 @@ def run_stage(config: SynthesizePromptsConfig, meter: Meter) -> Manifest:
             config, teacher, run, models=[teacher.model("prompts")], total=None, unit="prompts"
         ) as session:
             count_rows(session, meter)
-            meter.started = time.perf_counter()
+            meter.opened = time.perf_counter()
             outcome = synthesize_prompts(
                 config, session, seeds=load_prompt_seeds(config), red_team=load_red_team_rows()
             )
@@ -205,6 +210,7 @@ def report(meter: Meter, manifest: Manifest, config: SynthesizePromptsConfig) ->
     return values | {
         "time_ratio": round(max(times) / min(times), 3),
         "memory_ratio": round(max(growth), 3),
+        "startup_s": round(meter.started - meter.opened, 1),
         "stage_s": round(meter.ends[-1], 1),
         "total_s": round(time.perf_counter() - meter.started, 1),
         "faults": faults,
