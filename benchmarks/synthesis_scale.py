@@ -1,6 +1,6 @@
 """A rehearsal of prompt synthesis at the paper's scale: flat memory, constant time per row.
 
-Usage: python benchmarks/synthesis_scale.py [--rows 1000000] [--round-iterations 1250] [--folder F]
+Usage: python -m benchmarks.synthesis_scale [--rows 1000000] [--round-iterations 1250] [--folder F]
 
 Runs the stage `synthesize_prompts` on a Ray cluster of its own, whole: Self-Instruct in rounds, Ray
 Data callers with ledger and limits, deduplication, quotas, Parquet, report, manifest. Only the
@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -31,20 +30,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
+from actors.caller import Stage
+from actors.session import TeacherSession, teacher_session
+from actors.synthesis import synthesize_prompts
+from benchmarks import instant_teacher
+from moss.config.synthesis import SynthesizePromptsConfig
+from moss.lineage import Manifest, Run
+from moss.recipes import Row
+from moss.synthesis_inputs import load_prompt_seeds, load_red_team_rows
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "platform")]
-
-import psutil  # noqa: E402
-
-from actors.caller import Stage  # noqa: E402
-from actors.session import TeacherSession, teacher_session  # noqa: E402
-from actors.synthesis import synthesize_prompts  # noqa: E402
-from benchmarks import instant_teacher  # noqa: E402
-from moss.config.synthesis import SynthesizePromptsConfig  # noqa: E402
-from moss.lineage import Manifest, Run  # noqa: E402
-from moss.recipes import Row  # noqa: E402
-from moss.synthesis_inputs import load_prompt_seeds, load_red_team_rows  # noqa: E402
-
 BUCKETS = {"helpfulness": ("en", "zh"), "honesty": ("en", "zh")}
 NUM_BUCKETS = 4
 MARKS = (10, 50, 100)

@@ -54,7 +54,7 @@ class StageView:
     job: str
     state: StageState
     num_rows: int | None = None
-    """Rows of the run's Parquet outputs; None if it writes none or is not finished."""
+    """Rows of a dataset; None for a checkpoint, whose records beside it say nothing of its size."""
     seconds: float | None = None
     spend: str = ""
     note: str = ""
@@ -67,7 +67,7 @@ def finished_view(run_id: str, job: str, state: StageState, manifest: Manifest) 
         run_id=run_id,
         job=job,
         state=state,
-        num_rows=sum(rows) if rows else None,
+        num_rows=sum(rows) if rows and manifest.model_name is None else None,
         seconds=manifest.seconds,
         spend=describe_cost(manifest.cost),
         note="finished earlier" if state == "skipped" else "",
