@@ -50,10 +50,10 @@ class Planner:
         enabled: frozenset[ToolName],
         step: str,
     ) -> Plan:
-        """A plan that parses and keeps to the switches; tries `max_plan_attempts` times.
+        """A plan that parses and keeps to the switches.
 
         Raises:
-            TeacherResponseError: no try did.
+            TeacherResponseError: the repaired answer holds none either.
         """
         language = language_of(row)
         template = load_template("tool_plan", language)
@@ -63,23 +63,21 @@ class Planner:
             history=render_tool_history(history),
             query=query,
         )
-        error = TeacherResponseError("not asked")
-        for attempt in range(1, self.config.max_plan_attempts + 1):
-            answer = await calls.ask(
-                self.model,
-                prompt,
-                Sampling(self.config.sampling),
-                step=f"{step}-try-{attempt}",
-                template=template,
-            )
-            try:
-                plan = parse_plan(answer.text)
-                check_plan(plan, enabled)
-            except TeacherResponseError as reason:
-                error = reason
-            else:
-                return plan
-        raise error
+
+        def parse(text: str) -> Plan:
+            plan = parse_plan(text)
+            check_plan(plan, enabled)
+            return plan
+
+        return await ask_parsed(
+            calls,
+            self.model,
+            prompt,
+            Sampling(self.config.sampling),
+            step=step,
+            template=template,
+            parse=parse,
+        )
 
     def _shown(self, language: Language) -> list[ToolDemonstration]:
         """As many demonstrations of each tool as the config says."""

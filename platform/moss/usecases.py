@@ -91,6 +91,13 @@ def parse_use_case(text: str) -> str:
     return UNKNOWN
 
 
+def _parse_one_class(text: str) -> str:
+    name = parse_use_case(text)
+    if name == UNKNOWN:
+        raise TeacherResponseError(f"{text[:80]!r} does not name one of {', '.join(USE_CASES)}")
+    return name
+
+
 def _simplify(text: str) -> str:
     return " ".join(_LETTERS.sub(" ", text.casefold()).split())
 
@@ -118,7 +125,11 @@ class ClassifyPrompt:
     step: str = "classify"
 
     async def run(self, row: Row, calls: Calls) -> Row:
-        """Ask for the class, then for the difficulty."""
+        """Ask for the class, `UNKNOWN` if the repaired answer names none, then for the difficulty.
+
+        Raises:
+            TeacherResponseError: no difficulty in the repaired answer.
+        """
         language, prompt = language_of(row), text_of(row, "text")
         examples = "\n".join(
             f"Prompt: {example_of(name, language)}\nClass: {name}" for name in USE_CASES
@@ -126,9 +137,18 @@ class ClassifyPrompt:
         template = load_template("classify_use_case", language)
         question = template.render(classes=", ".join(USE_CASES), examples=examples, prompt=prompt)
         sampling = Sampling(self.sampling)
-        answer = await calls.ask(
-            self.classifier_model, question, sampling, step="use_case", template=template
-        )
+        try:
+            use_case = await ask_parsed(
+                calls,
+                self.classifier_model,
+                question,
+                sampling,
+                step="use_case",
+                template=template,
+                parse=_parse_one_class,
+            )
+        except TeacherResponseError:
+            use_case = UNKNOWN
         template = load_template("rate_difficulty", language)
         difficulty = await ask_parsed(
             calls,
@@ -139,7 +159,7 @@ class ClassifyPrompt:
             template=template,
             parse=parse_difficulty,
         )
-        return {"use_case": parse_use_case(answer.text), "difficulty": difficulty}
+        return {"use_case": use_case, "difficulty": difficulty}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 import contextlib
 import itertools
-import json
 from collections.abc import Sequence
 
 import pytest
@@ -171,14 +170,29 @@ def test_a_follow_up_is_written_from_the_history_alone() -> None:
     assert demonstrations_by_language()["en"][0].query not in follow_up
 
 
-def test_a_bad_plan_is_asked_again_then_fails_the_row() -> None:
+def test_a_bad_plan_is_repaired_once_then_fails_the_row_with_both_answers() -> None:
     row, bodies = run_recipe(
         ToolConversation(PLANNER, Echo(), "m"), ROW, lambda _: "Commands: rm -rf"
     )
     assert row["status"] == "failed"
     assert "do not parse" in str(row["reason"])
-    assert len(bodies) == CONFIG.max_plan_attempts
-    assert len({json.dumps(body["seed"]) for body in bodies}) == len(bodies)
+    assert str(row["reason"]).count("rm -rf") >= 2
+    assert len(bodies) == 2
+
+
+def test_a_plan_is_told_what_was_wrong_with_it_and_mended() -> None:
+    answered: list[str] = []
+
+    def respond(body: dict[str, object]) -> str:
+        messages = body["messages"]
+        assert isinstance(messages, list)
+        answered.append(stub_teacher({**body, "messages": messages[:1]}))
+        return "Commands: rm -rf" if len(answered) == 1 else answered[-1]
+
+    row, bodies = run_recipe(ToolConversation(PLANNER, Echo(), "m"), ROW, respond)
+    assert row["status"] == "ok"
+    assert "could not be read" in str(bodies[1])
+    assert "could not be read" not in str(bodies[2])
 
 
 def test_a_tool_without_a_result_fails_a_positive_row() -> None:

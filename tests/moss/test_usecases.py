@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from moss.config.synthesis import SamplingConfig
 from moss.errors import TeacherResponseError
+from moss.recipes import Row
 from moss.types import LANGUAGES
 from moss.usecases import (
     DOMAINS,
@@ -104,3 +105,13 @@ def test_shares_add_up_and_are_off_by_less_than_one(total: int, weights: dict[st
     assert sum(shares.values()) == total
     for name, share in shares.items():
         assert abs(share - total * weights[name] / sum(weights.values())) < 1 + 1e-6
+
+
+@pytest.mark.parametrize(("second", "use_case"), [("Code", "Code"), ("Hmm again.", UNKNOWN)])
+def test_an_answer_without_a_class_is_repaired_once(second: str, use_case: str) -> None:
+    answers = iter(["Hmm.", second, "3"])
+    row: Row = {"id": "r", "language": "en", "text": "Sing.", "status": "ok"}
+    recipe = ClassifyPrompt("c", "d", SamplingConfig())
+    classified, bodies = run_recipe(recipe, row, lambda _: next(answers))
+    assert (classified["use_case"], classified["difficulty"]) == (use_case, 3)
+    assert len(bodies) == 3

@@ -184,8 +184,6 @@ class SynthesizeToolConversationsConfig(SynthesisConfig):
     """Turns whose commands run at once in one caller; a tool's time limit includes its queue."""
     max_tool_attempts: int = Field(3, ge=1)
     """Tries of a turn's commands while one has no result; a busy machine is no property of data."""
-    max_plan_attempts: int = Field(3, ge=1)
-    """Tries for commands that parse and name enabled tools only."""
     num_demonstrations: int = Field(4, ge=1)
     turns: TurnsConfig = TurnsConfig(mu=1.6, sigma=0.6, max_turns=3)
     splits: SplitConfig = SplitConfig()
