@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import tempfile
 import threading
 import time
@@ -91,11 +92,11 @@ def discard_states(run_folder: str) -> None:
         storage.remove(storage.join(run_folder, name))
 
 
-def run_worker(loop_config: dict[str, WorkerSettings]) -> None:
+def run_worker(loop_config: dict[str, bytes]) -> None:
     """What each worker does; called by Ray Train inside its process group."""
     import torch
 
-    settings = loop_config["settings"]
+    settings: WorkerSettings = pickle.loads(loop_config["settings"])
     torch.set_num_threads(settings.task.training.parallel.num_threads)
     from transformers.utils.logging import disable_progress_bar
 
@@ -228,7 +229,8 @@ def _trainer(settings: WorkerSettings, scratch: str) -> TorchTrainer:
     resources = {"CPU": parallel.cpus_per_worker} | ({"GPU": 1.0} if use_gpu else {})
     return TorchTrainer(
         run_worker,
-        train_loop_config={"settings": settings},
+        # As bytes: the controller passes them on and need not import what training needs.
+        train_loop_config={"settings": pickle.dumps(settings)},
         torch_config=TorchConfig(
             backend="nccl" if use_gpu else "gloo", timeout_s=int(parallel.collective_timeout_s)
         ),

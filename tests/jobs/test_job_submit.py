@@ -1,12 +1,20 @@
 """A stage runs by `ray job submit` on a cluster with token authentication; only with a token."""
 
+import json
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from actors.local_cluster import LocalCluster
+from moss.lineage import load_manifest
+from moss.manifest import is_finished
+from tests import stub_teacher
 from tests.clusters import ROOT, clean_environment, start_head, submit
+from tests.stub_endpoint import StubEndpoint, running
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -60,6 +68,35 @@ def test_moss_of_another_tree_is_refused_before_any_actor_starts(
     assert done.returncode != 0
     assert "two different trees" in done.stdout
     assert "--runtime-env platform/runtime_env.yaml" in done.stdout
+
+
+def test_jobs_at_once_share_an_endpoints_limit_and_a_wrong_key_fails_alone(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    stub = StubEndpoint(stub_teacher.respond, models=stub_teacher.MODELS, key="right", delay_s=0.05)
+
+    def extend(run_id: str, key: str) -> subprocess.CompletedProcess[str]:
+        runtime_env = yaml.safe_load((ROOT / "platform/runtime_env.yaml").read_text("utf-8"))
+        runtime_env["env_vars"] |= {"TEACHER_API_KEY": key, "TEACHER_BASE_URL": stub.base_url}
+        return submit(
+            cluster,
+            *("python", "-m", "jobs.synthesize_prompts", "--config", "tiny_warmup"),
+            *("--workspace", str(tmp_path), "--run-id", run_id),
+            *("--set", "teacher.concurrency=4", "--set", "quotas={helpfulness: {en: 80, zh: 80}}"),
+            environment=clean_environment(**cluster.client_env),
+            runtime_env=("--runtime-env-json", json.dumps(runtime_env)),
+        )
+
+    with running(stub), ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(extend, *of) for of in (("a", "right"), ("b", "right"), ("c", "wrong"))]
+        first, second, refused = (job.result() for job in jobs)
+    assert first.returncode == 0, first.stdout
+    assert second.returncode == 0, second.stdout
+    assert {load_manifest(str(tmp_path / run)).stage for run in "ab"} == {"synthesize_prompts"}
+    assert stub.max_in_flight <= 4
+    assert refused.returncode != 0
+    assert "TeacherAuthError" in refused.stdout
+    assert not is_finished(str(tmp_path / "c"))
 
 
 def test_without_a_token_the_cluster_refuses(cluster: LocalCluster, tmp_path: Path) -> None:
