@@ -13,13 +13,12 @@ from moss.chat import quality_tag
 from moss.chat_rendering import ChatRenderer
 from moss.config.training import TrainPATConfig
 from moss.errors import DataError
-from moss.lineage import Run
+from moss.lineage import Run, shared_folder
 from moss.manifest import load_manifest
 from moss.pat_data import prompt_rows, sample_conversations, scored_rows, tag_examples
 from moss.quality import QualityBuckets
 from moss.sft_data import Example, select_examples
 from moss.tokenizer import MossTokenizer
-from moss.training_tasks import shared_folder
 from moss.types import QUALITY_LEVELS
 
 BATCH_ROWS = 256

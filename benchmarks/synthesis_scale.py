@@ -9,7 +9,8 @@ wrote, kept or not. At 10, 50 and 100 % of the rows it prints
 
 - resident memory of the driver and of the largest worker, MiB: the peak within the tenth of the
   rows that ends there, less pages shared with other processes (the object store has a size of its
-  own); the driver's last figure includes writing the files, the report and the manifest;
+  own); writing the files, the report and the viewer, whose pages have a fixed size, stands apart
+  (`driver_mib_finish`);
 - microseconds per row over that tenth; the first begins with the first row, so that starting Ray's
   first workers is reported apart (`startup_s`).
 
@@ -63,8 +64,9 @@ class Meter:
     ends: list[float] = field(default_factory=list)
     """When each tenth was done, seconds from the start."""
     rows_at: list[int] = field(default_factory=list)
-    driver_mib: list[float] = field(default_factory=lambda: [0.0] * 10)
-    worker_mib: list[float] = field(default_factory=lambda: [0.0] * 10)
+    driver_mib: list[float] = field(default_factory=lambda: [0.0] * 11)
+    """By tenth, and while the run is finished."""
+    worker_mib: list[float] = field(default_factory=lambda: [0.0] * 11)
     finished: threading.Event = field(default_factory=threading.Event)
 
     def add(self, num_rows: int) -> None:
@@ -86,7 +88,7 @@ class Meter:
         """Keep the peaks; runs in a thread."""
         me = psutil.Process()
         while not self.finished.wait(SAMPLE_S):
-            tenth = min(len(self.ends), 9)
+            tenth = len(self.ends)
             self.driver_mib[tenth] = max(self.driver_mib[tenth], _private_mib(me))
             workers = [_private_mib(worker) for worker in _workers(me)]
             self.worker_mib[tenth] = max(self.worker_mib[tenth], *workers, 0.0)
@@ -167,13 +169,10 @@ def run_stage(config: SynthesizePromptsConfig, meter: Meter) -> Manifest:
             outcome = synthesize_prompts(
                 config, session, seeds=load_prompt_seeds(config), red_team=load_red_team_rows()
             )
-            stage_end = time.perf_counter() - meter.started
+            meter.end_tenth()
             manifest = session.finish(run, outcome)
-            finish_s = time.perf_counter() - meter.started - stage_end
-            meter.ends.append(stage_end)
-            meter.rows_at.append(meter.num_rows)
-            print(meter.line(100), flush=True)
-            print(f"files and manifest: {finish_s:.0f} s", flush=True)
+            finish_s = time.perf_counter() - meter.started - meter.ends[-1]
+            print(f"files, report, viewer, manifest: {finish_s:.0f} s", flush=True)
             return manifest
 
 
@@ -204,6 +203,7 @@ def report(meter: Meter, manifest: Manifest, config: SynthesizePromptsConfig) ->
     for name, tenths in (("driver_mib", meter.driver_mib), ("worker_mib", meter.worker_mib)):
         values |= {f"{name}_{mark}": round(tenths[mark // 10 - 1], 1) for mark in MARKS}
     values |= {f"us_per_row_{m}": round(t, 1) for m, t in zip(MARKS, times, strict=True)}
+    values["driver_mib_finish"] = round(meter.driver_mib[10], 1)
     return values | {
         "time_ratio": round(max(times) / min(times), 3),
         "memory_ratio": round(max(growth), 3),

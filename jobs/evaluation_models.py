@@ -17,6 +17,7 @@ from moss.config.serve import TurnConfig
 from moss.errors import MossError
 from moss.evaluation.prompts import ToolQuery
 from moss.evaluation.tool_turns import ARMS, Arm, ToolTurn
+from moss.lineage import shared_folder
 from moss.models import PreferenceModel, load_policy
 from moss.recipes import stable_int
 from moss.rollouts import SampleRequest
@@ -38,7 +39,7 @@ class EvaluatedModel:
     """One checkpoint that answers."""
 
     def __init__(self, run_folder: str, config: GenerationConfig) -> None:
-        folder = join(run_folder, "checkpoint")
+        folder = shared_folder(join(run_folder, "checkpoint"))
         tokenizer = MossTokenizer.load(folder)
         model = load_policy(folder).to(config.device)
         self.renderer = ChatRenderer(tokenizer)
@@ -89,7 +90,7 @@ class Scorer:
     """The preference model."""
 
     def __init__(self, run_folder: str, config: GenerationConfig) -> None:
-        folder = join(run_folder, "checkpoint")
+        folder = shared_folder(join(run_folder, "checkpoint"))
         self.renderer = ChatRenderer(MossTokenizer.load(folder))
         self._model = PreferenceModel.load(folder).eval().to(config.device)
         self.max_positions = int(self._model.body.config.max_position_embeddings)

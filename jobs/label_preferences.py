@@ -24,8 +24,7 @@ def run_stage(config: LabelPreferencesConfig) -> None:
     from actors.labelling import label_preferences
     from actors.session import teacher_session
     from jobs.teacher_session import teacher_endpoint
-    from moss import storage
-    from moss.lineage import Run
+    from moss.lineage import Run, shared_folder
     from moss.synthesis_rows import ok_rows
 
     source, policy = config.run_path(config.conversations), config.run_path(config.checkpoint)
@@ -49,7 +48,7 @@ def run_stage(config: LabelPreferencesConfig) -> None:
                 config,
                 session,
                 conversations=ok_rows(source, "conversations"),
-                checkpoint_folder=storage.join(storage.absolute(policy), "checkpoint"),
+                checkpoint_folder=shared_folder(f"{policy}/checkpoint"),
             )
             session.finish(run, outcome)
 

@@ -36,9 +36,10 @@ def run_stage(config: PretrainConfig) -> None:
 def _train(config: PretrainConfig, run: Run, tokenizer_run: str) -> None:
     """Draw the token stream, train on it, finish the run."""
     from actors.train_worker import connect_for, discard_states, train
+    from moss.lineage import shared_folder
     from moss.packing import TokenWindows
     from moss.pretraining_data import write_stream
-    from moss.training_tasks import LanguageModelTask, shared_folder
+    from moss.training_tasks import LanguageModelTask
 
     folder = shared_folder(run.folder)
     tokenizer = shared_folder(f"{tokenizer_run}/checkpoint")

@@ -18,6 +18,7 @@ from jobs.entry import config_path
 from moss import storage
 from moss.config.base import StageConfig, load_config
 from moss.config.road import RoadConfig, StagePlan
+from moss.config.teacher import PAPER_MODELS
 from moss.errors import ConfigError, ManifestError, MossError, ResourceError
 from moss.manifest import Manifest, is_finished
 from moss.road import Road, check_references, road_id
@@ -95,14 +96,15 @@ class RoadPlan:
 
     def _overrides(self, stage: StagePlan) -> list[str]:
         """What the road sets of the stage's config; the stage's own `set` comes last and wins."""
-        teacher = self.config.teacher
-        given = teacher.model_fields_set - {"base_url"} if stage.uses_teacher else set()
-        values = {
-            **{
-                f"teacher.{k}": v for k, v in teacher.model_dump(mode="json", include=given).items()
-            },
-            **stage.set,
-        }
+        values: dict[str, object] = {}
+        if stage.uses_teacher:
+            teacher = self.config.teacher
+            given = teacher.model_fields_set - {"base_url", "models"}
+            values = dict(teacher.model_dump(mode="json", include=given))
+            for role, name in teacher.models.items():
+                if name != PAPER_MODELS[role]:  # what a stage names itself stays for other roles
+                    values[f"models.{role}"] = name
+        values = {f"teacher.{key}": value for key, value in values.items()} | stage.set
         return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
 
     def _load(self, stage: StagePlan) -> StageConfig:

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_stage(config: ServeChatConfig) -> None:
     """Resolve the checkpoint, deploy, wait until a token was generated, tell the address."""
     from actors.cluster import ADDRESS_ENV, connect
-    from moss.lineage import Run, load_manifest
+    from moss.lineage import Run, load_manifest, shared_folder
     from moss.storage import join, write_json
     from serve.deployment import Checkpoint, deploy
 
@@ -33,7 +33,7 @@ def run_stage(config: ServeChatConfig) -> None:
     with Run.open(config, "serve_chat", inputs={"model": model}) as run:
         manifest = load_manifest(model)
         checkpoint = Checkpoint(
-            folder=os.path.abspath(join(model, "checkpoint")),
+            folder=shared_folder(join(model, "checkpoint")),
             name=manifest.model_name or config.model,
             version=manifest.manifest_digest,
             created_at=manifest.created_at,

@@ -40,8 +40,9 @@ def run_stage(config: TrainPATConfig) -> None:
 def _train_tagged(config: TrainPATConfig, run: Run, inputs: dict[str, str]) -> None:
     from actors.tagging import tag_by_preference
     from actors.train_worker import connect_for, discard_states, train
+    from moss.lineage import shared_folder
     from moss.sft_data import write_sequences
-    from moss.training_tasks import LanguageModelTask, shared_folder
+    from moss.training_tasks import LanguageModelTask
 
     folder = shared_folder(run.folder)
     base = shared_folder(f"{inputs['base']}/checkpoint")

@@ -41,10 +41,11 @@ def _train(config: TrainPreferenceModelConfig, run: Run, inputs: dict[str, str])
     """Group judged pairs by prompt, train, measure, finish the run."""
     from actors.train_worker import connect_for, discard_states, train
     from moss.chat_rendering import ChatRenderer
+    from moss.lineage import shared_folder
     from moss.outputs import read_named_rows
     from moss.preference_data import write_judged
     from moss.tokenizer import MossTokenizer
-    from moss.training_tasks import PreferenceTask, shared_folder
+    from moss.training_tasks import PreferenceTask
 
     folder = shared_folder(run.folder)
     base = shared_folder(f"{inputs['base']}/checkpoint")

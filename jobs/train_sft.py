@@ -38,9 +38,10 @@ def _train(config: TrainSFTConfig, run: Run, inputs: dict[str, str]) -> None:
     """Choose conversations, tokenize them, train, finish the run."""
     from actors.train_worker import connect_for, discard_states, train
     from moss.chat_rendering import ChatRenderer
+    from moss.lineage import shared_folder
     from moss.sft_data import select_examples, split_held_out, write_sequences
     from moss.tokenizer import MossTokenizer
-    from moss.training_tasks import LanguageModelTask, shared_folder
+    from moss.training_tasks import LanguageModelTask
 
     folder = shared_folder(run.folder)
     base = shared_folder(f"{inputs['base']}/checkpoint")

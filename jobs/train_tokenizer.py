@@ -23,14 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_stage(config: TrainTokenizerConfig) -> None:
     """Train, save, report."""
     from moss import storage
-    from moss.lineage import Run
+    from moss.lineage import Run, shared_folder
     from moss.tokenizer_training import train_tokenizer
 
     with Run.open(config, "train_tokenizer", inputs={}) as run:
         if run.finished:
             return
+        checkpoint = shared_folder(run.path("checkpoint"))
         tokenizer, report = train_tokenizer(config)
-        tokenizer.save(run.path("checkpoint"))
+        tokenizer.save(checkpoint)
         storage.write_text(
             run.path("report.json"), json.dumps(report, indent=1, ensure_ascii=False)
         )

@@ -48,6 +48,7 @@ from moss.run_identity import (
 )
 from moss.run_identity import parent_chain as parent_chain
 from moss.run_identity import run_folder as run_folder
+from moss.run_identity import shared_folder as shared_folder
 
 OPENED_FILE = "opened.json"
 _BOOKKEEPING = frozenset(

@@ -68,7 +68,9 @@ def _load(version: str) -> _Template:
 
 @cache
 def _by_text() -> dict[str, MetaInstruction]:
-    subsets = list(chain.from_iterable(combinations(TOOL_NAMES, n) for n in range(5)))
+    subsets = list(
+        chain.from_iterable(combinations(TOOL_NAMES, n) for n in range(len(TOOL_NAMES) + 1))
+    )
     known: dict[str, MetaInstruction] = {}
     for version in VERSIONS:
         for thoughts in (False, True):

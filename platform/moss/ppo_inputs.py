@@ -11,6 +11,7 @@ from moss import storage
 from moss.chat_rendering import ChatRenderer
 from moss.config.ppo import TrainPPOConfig
 from moss.errors import ConfigError, DataError
+from moss.lineage import shared_folder
 from moss.ppo_prompts import PromptSet, render_prompts
 from moss.tokenizer import MossTokenizer
 
@@ -38,8 +39,8 @@ def load_inputs(config: TrainPPOConfig) -> PPOInputs:
         DataError: a checkpoint or the prompts are missing or unusable.
         ConfigError: prompt and response do not fit the model's positions.
     """
-    policy = storage.join(config.run_path(config.policy), "checkpoint")
-    preference_model = storage.join(config.run_path(config.preference_model), "checkpoint")
+    policy = shared_folder(f"{config.run_path(config.policy)}/checkpoint")
+    preference_model = shared_folder(f"{config.run_path(config.preference_model)}/checkpoint")
     _check_positions(config, policy)
     tokenizer = MossTokenizer.load(policy)
     renderer = ChatRenderer(tokenizer)

@@ -41,6 +41,20 @@ def run_folder(config: StageConfig) -> str:
     return storage.join(storage.absolute(config.workspace), run_id)
 
 
+def shared_folder(path: str) -> str:
+    """The absolute path of a checkpoint's or training run's folder, which every node mounts.
+
+    Raises:
+        ConfigError: an object store, which model files and memory-mapped data cannot be read from.
+    """
+    if storage.is_remote(path):
+        raise ConfigError(
+            f"checkpoints and training data are local folders, got {path}; put the workspace on a "
+            "file system that all nodes mount"
+        )
+    return storage.absolute(path)
+
+
 def describe_run(config: StageConfig, stage: str, inputs: Mapping[str, str]) -> Opened:
     """What a run of this config reads and is.
 

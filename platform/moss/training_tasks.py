@@ -13,11 +13,9 @@ from typing import cast
 
 from torch import nn
 
-from moss import storage
 from moss.config.model import ModelConfig
 from moss.config.optimization import TrainingConfig
 from moss.config.unfreezing import UnfreezingConfig
-from moss.errors import ConfigError
 from moss.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS
 from moss.models import (
     PreferenceModel,
@@ -130,20 +128,6 @@ class PreferenceTask:
             "validation/mean_score": report.score_mean,
             "validation/spread_score": report.score_std,
         }
-
-
-def shared_folder(path: str) -> str:
-    """The absolute path of a folder that every worker sees; workers run in other folders.
-
-    Raises:
-        ConfigError: an object store, which DeepSpeed and memory-mapped data cannot read.
-    """
-    if storage.is_remote(path):
-        raise ConfigError(
-            f"training reads and writes local folders, got {path}; put the workspace on a file "
-            "system that all nodes mount"
-        )
-    return storage.absolute(path)
 
 
 def _source(file: str, max_length: int) -> SequenceSource:

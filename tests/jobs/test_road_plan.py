@@ -171,13 +171,13 @@ def test_the_uploaded_environment_names_this_checkout() -> None:
 
 
 def test_what_the_road_sets_of_the_teacher_holds_in_its_stages(tmp_path: Path) -> None:
-    stage = {**PROMPTS, "set": {"teacher.concurrency": 3}}
+    stage = {**PROMPTS, "set": {"teacher.concurrency": 3, "teacher.models.tools": "own"}}
     teacher = {"models": {"prompts": "ours"}, "concurrency": 5, "budget_tokens": 1000}
     plan = plan_of(write_road(tmp_path, TOKENIZER, stage, teacher=teacher))
     config = plan.configs["prompts-warmup"]
     assert isinstance(config, SynthesizePromptsConfig)
     assert config.teacher.model("prompts") == "ours"
-    assert config.teacher.model("judge") == "gpt-4"
+    assert (config.teacher.model("judge"), config.teacher.model("tools")) == ("gpt-4", "own")
     assert (config.teacher.concurrency, config.teacher.budget_tokens) == (3, 1000)
     words = shlex.split(plan.entrypoint(plan.config.stages[1]))
     assert "teacher.budget_tokens=1000" in words

@@ -58,7 +58,8 @@ class RoadConfig(StageConfig):
     cluster: LocalClusterConfig = LocalClusterConfig()
     teacher: TeacherConfig = TeacherConfig()
     """Endpoint of every stage. No base_url here or in TEACHER_BASE_URL: the offline teacher. What
-    else is set here (models, prices, limits) holds in each stage that calls it, a budget too."""
+    else is set here (prices, limits, models other than the paper's) holds in each stage that calls
+    it, a budget too."""
     teacher_start_timeout_s: float = Field(90.0, gt=0)
     """Longest to wait for the offline teacher to answer."""
     stages: tuple[StagePlan, ...] = Field(min_length=1)

@@ -1,7 +1,7 @@
 """Which tools exist, how they are built, and how the commands of one turn are run.
 
-A fifth tool is one module with a `build(ToolsConfig) -> Tool`, one line in `TOOL_MODULES`, one name
-in `moss.types`, and its section in `ToolsConfig`.
+A fifth tool is one module with a `build(ToolsConfig) -> Tool`, its lines in `TOOL_MODULES` and
+`LAYOUTS`, and what docs/architecture.md lists beside them.
 """
 
 from __future__ import annotations
