@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from actors.caller import CallerSetup, Stage, call_stage, stream_rows
 from actors.cluster import connect
@@ -140,7 +139,7 @@ def teacher_session(
         ResourceError: the cluster is too small.
     """
     endpoint = check_endpoint(teacher, models)
-    ledger_folder = storage.join(str(PurePosixPath(run.folder).parent), "ledgers", config.run_id)
+    ledger_folder = ledger_beside(run.folder)
     num_cpus = config.caller.num_cpus * teacher.num_callers + other_cpus
     with (
         connect(num_cpus_needed=num_cpus, what=f"{config.run_id} with its callers"),
@@ -161,6 +160,12 @@ def teacher_session(
             ),
         )
         yield TeacherSession(config, setup, progress)
+
+
+def ledger_beside(run_folder: str) -> str:
+    """Where a run's ledger lies: beside the run, so that `--restart` pays nothing again."""
+    workspace, _, run_id = run_folder.rpartition("/")
+    return storage.join(workspace, "ledgers", run_id)
 
 
 def spent_so_far(ledger_folder: str, teacher: TeacherConfig) -> Spend:

@@ -40,7 +40,6 @@ def examine(config: DoctorConfig) -> list[Finding]:
     from moss import health
 
     base_url = configured_base_url(config.teacher)
-    teacher = config.teacher if base_url is None else config.teacher.with_base_url(base_url)
     root = Path(__file__).resolve().parent.parent
     return [
         *health.check_versions(health.read_constraints(root)),
@@ -49,7 +48,7 @@ def examine(config: DoctorConfig) -> list[Finding]:
         *health.check_sandbox(),
         *health.check_storage(config.workspace),
         *health.check_working_dir(root),
-        *health.check_teacher(teacher),
+        *health.check_teacher(config.teacher, base_url),
         *check_jobs_api(config.jobs_address, timeout_s=config.timeout_s),
         *check_cluster(),
     ]

@@ -1,6 +1,6 @@
 """What every `python -m jobs.<name>` does before its own work: flags, config, errors, exit codes.
 
-    python -m jobs.train_sft --config tiny --set optimizer.learning_rate=1e-3 --run-id MOSS-SFT
+    python -m jobs.train_sft --config tiny --set training.num_epochs=2 --run-id MOSS-SFT
 
 Light on purpose: parsing flags and `--help` import neither Ray nor torch.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -64,11 +66,15 @@ def run_job(
         body(config)
         _say_finished(job, config)
 
-    return guarded(job, work)
+    return guarded(job, work, size=flags.config)
 
 
-def guarded(job: str, work: Callable[[], None]) -> int:
-    """Run `work`; errors of `moss.errors` become one message on stderr and an exit code."""
+def guarded(job: str, work: Callable[[], None], *, size: str = "tiny") -> int:
+    """Run `work`; errors of `moss.errors` become one message on stderr and an exit code.
+
+    Args:
+        size: the config in use; hints at other jobs name theirs of the same size.
+    """
     try:
         check_layout()
         work()
@@ -77,7 +83,8 @@ def guarded(job: str, work: Callable[[], None]) -> int:
     except BudgetError as error:
         return _report(job, error, EXIT_BUDGET)
     except ManifestError as error:
-        return _report(job, ManifestError(f"{error}{_maker_hint(str(error))}"), EXIT_FAILED)
+        hint = _maker_hint(str(error), size)
+        return _report(job, ManifestError(f"{error}{hint}"), EXIT_FAILED)
     except MossError as error:
         return _report(job, error, EXIT_FAILED)
     except KeyboardInterrupt:
@@ -173,7 +180,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def refuse_lost_workspace(config: StageConfig) -> None:
-    """A relative workspace in a submitted job would lie in Ray's copy of the tree, soon deleted."""
+    """A workspace must outlive the process, and hold what the stage makes.
+
+    A relative one in a submitted job would lie in Ray's copy of the tree, soon deleted.
+
+    Raises:
+        ConfigError: says which folder or URL to give instead.
+    """
+    scheme, is_url, _ = config.workspace.partition("://")
+    if is_url and scheme == "memory":
+        raise ConfigError(
+            f"workspace={config.workspace!r} ends with the process; give a folder or a URL"
+        )
+    if is_url and scheme != "file" and not config.reads_any_storage:
+        raise ConfigError(
+            f"workspace={config.workspace!r} is an object store; checkpoints and training data are "
+            "local files, so give a folder that every node mounts (synthesis alone takes URLs)"
+        )
     relative = "://" not in config.workspace and not Path(config.workspace).is_absolute()
     if relative and RAY_WORKING_DIRS in Path.cwd().parts:
         raise ConfigError(
@@ -202,13 +225,23 @@ def _say_finished(job: str, config: StageConfig) -> None:
         print(f"  note: {note}")
 
 
-def _maker_hint(message: str) -> str:
+def _maker_hint(message: str, size: str) -> str:
     """The command that makes the run a message names, if a shipped config does."""
-    for file in sorted(CONFIGS.glob("*/*.yaml")):
+    files = CONFIGS.glob("*/*.yaml")
+    for file in sorted(files, key=lambda file: (not file.stem.startswith(size), str(file))):
         run_id = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("run_id")
+        run_id = run_id or _default_run_id(file.parent.name)
         if run_id and f"/{run_id} has no manifest" in message:
             return f"; python -m jobs.{file.parent.name} --config {file.stem} makes it"
     return ""
+
+
+def _default_run_id(job: str) -> str:
+    """Of the job's config class; empty if it has none."""
+    if importlib.util.find_spec(f"jobs.{job}") is None:
+        return ""
+    config_class = importlib.import_module(f"jobs.{job}").CONFIG_CLASS
+    return str(config_class.model_fields["run_id"].get_default() or "")
 
 
 def _report(job: str, error: MossError, code: int) -> int:

@@ -174,17 +174,20 @@ def check_sandbox() -> list[Finding]:
     return [seccomp, landlock]
 
 
-def check_teacher(config: TeacherConfig) -> list[Finding]:
-    """Reach the LLM endpoint with its key; `config.base_url` None means the offline teacher."""
-    if config.base_url is None:
+def check_teacher(config: TeacherConfig, base_url: str | None) -> list[Finding]:
+    """Reach the LLM endpoint with its key; no base URL means the offline teacher."""
+    if base_url is None:
         return [Finding("teacher", "ok", "the embedded offline teacher, a labelled stand-in")]
     from moss.endpoint import check_endpoint  # the openai client is slow to import
 
-    subject = f"teacher {config.base_url}"
+    subject = f"teacher {base_url}"
     try:
-        endpoint = check_endpoint(config, set(config.models.values()))
+        endpoint = check_endpoint(config.with_base_url(base_url), set(config.models.values()))
     except MossError as error:
         return [Finding(subject, "problem", f"{type(error).__name__}: {error}")]
+    if not endpoint.models:
+        found = "answers, but lists no models, so names and base URL are unchecked"
+        return [Finding(subject, "warning", found, "a base URL mostly ends in /v1")]
     return [Finding(subject, "ok", "a stand-in" if endpoint.stand_in else "answers")]
 
 

@@ -129,8 +129,14 @@ def _exclusive(folder: str) -> Iterator[None]:
         yield
         return
     local = Path(folder)
-    local.mkdir(parents=True, exist_ok=True)
-    with (local / LOCK_FILE).open("a") as file:
+    try:
+        local.mkdir(parents=True, exist_ok=True)
+        lock = (local / LOCK_FILE).open("a")
+    except OSError as error:
+        raise StorageError(
+            f"cannot make the folder {folder}: {error}; check --workspace and its permissions"
+        ) from error
+    with lock as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

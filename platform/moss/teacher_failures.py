@@ -23,6 +23,7 @@ from moss.errors import (
 )
 from moss.rate_headers import retry_after_s
 
+_LATER = "look at the server, then run again: paid answers are kept"
 _LOOK = "check that the server runs and that teacher.base_url or TEACHER_BASE_URL names it"
 
 QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
@@ -122,7 +123,7 @@ def _classify_status(
         return Failure(
             TeacherUnavailableError(
                 f"{address} knows no model {model!r}, or has no such route ({detail}); set "
-                "teacher.models to names it lists under /models"
+                "teacher.models to names it serves, or correct the base URL (mostly it ends in /v1)"
             ),
             kind="refused",
         )
@@ -136,7 +137,7 @@ def _classify_status(
         )
     if status in (408, 409, 429) or status >= 500:
         return Failure(
-            TeacherUnavailableError(f"{address} answered {status} ({detail})"),
+            TeacherUnavailableError(f"{address} answered {status} ({detail}); {_LATER}"),
             kind="overloaded" if status in OVERLOAD_STATUSES else "failed",
             retry_after_s=retry_after_s(error.response.headers),
         )

@@ -1,5 +1,6 @@
 """Flags, exit codes and messages that all jobs share, and how light their start is."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,15 @@ from jobs import entry
 from jobs.entry import run_job
 from moss import storage
 from moss.config import StageConfig
-from moss.errors import BudgetError, DataError, LayoutError, ResourceError, TeacherQuotaError
+from moss.config.training import TrainSFTConfig
+from moss.errors import (
+    BudgetError,
+    DataError,
+    LayoutError,
+    ManifestError,
+    ResourceError,
+    TeacherQuotaError,
+)
 from moss.lineage import Run, load_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +58,13 @@ def bake(*argv: str, body: Callable[[BakeConfig], None] | None = None) -> list[B
 
 def fail_with(error: BaseException) -> Callable[[BakeConfig], None]:
     def body(config: BakeConfig) -> None:
+        raise error
+
+    return body
+
+
+def fail_with_any(error: BaseException) -> Callable[[StageConfig], None]:
+    def body(config: StageConfig) -> None:
         raise error
 
     return body
@@ -118,7 +134,7 @@ def test_an_input_that_is_missing_names_the_job_that_makes_it(
         load_manifest(f"{tmp_path}/runs/bread")
 
     assert run_job("bake", BakeConfig, read_bread, []) == entry.EXIT_FAILED
-    assert "; python -m jobs.bake --config paper makes it" in capsys.readouterr().err
+    assert "; python -m jobs.bake --config tiny makes it" in capsys.readouterr().err
 
 
 def test_a_finished_run_ends_with_its_folder_its_pages_and_its_notes(
@@ -170,6 +186,31 @@ def test_a_relative_workspace_in_a_submitted_job_is_refused(
     assert run_job("bake", BakeConfig, fail_with(AssertionError()), argv) == entry.EXIT_CONFIG
     assert "give an absolute path or URL" in capsys.readouterr().err
     bake("--workspace", str(tmp_path))
+
+
+@pytest.mark.parametrize("workspace", ["memory://x", "s3://bucket/x", ""])
+def test_a_workspace_that_cannot_hold_the_run_is_refused(
+    workspace: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--workspace", workspace]
+    assert run_job("bake", BakeConfig, fail_with(AssertionError()), argv) == entry.EXIT_CONFIG
+    assert "workspace" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_has_a_run_id_that_a_hint_can_name(job: str) -> None:
+    config_class = importlib.import_module(f"jobs.{job}").CONFIG_CLASS
+    assert "run_id" in config_class.model_fields
+
+
+def test_an_input_that_no_config_names_is_found_by_its_class(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(entry, "CONFIGS", ROOT / "jobs" / "configs")
+    missing = ManifestError("input 'base': /runs/MOSS-base has no manifest.json, so it is absent")
+    argv = ["--config", "small"]
+    assert run_job("train_sft", TrainSFTConfig, fail_with_any(missing), argv) == entry.EXIT_FAILED
+    assert "; python -m jobs.pretrain --config small makes it" in capsys.readouterr().err
 
 
 def test_restart_deletes_a_run_but_no_other_folder(

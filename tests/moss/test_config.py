@@ -83,3 +83,15 @@ def test_dumped_config_loads_to_an_equal_one_with_the_same_digest(tmp_path: Path
     assert again == config
     assert config_digest(again) == config_digest(config)
     assert config_digest(config) != config_digest(Stage())
+
+
+def test_an_override_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"override 'prompts=\[foo': the value is not valid YAML"):
+        load_config(Stage, write(tmp_path, "prompts: a"), ["prompts=[foo"])
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        load_config(Stage, path)

@@ -124,14 +124,14 @@ def test_this_checkout_uploads_little() -> None:
 
 
 def test_without_an_endpoint_the_offline_teacher_is_named_a_stand_in() -> None:
-    (found,) = health.check_teacher(TeacherConfig())
+    (found,) = health.check_teacher(TeacherConfig(), None)
     assert found.level == "ok"
     assert "stand-in" in found.found
 
 
 def test_an_endpoint_that_does_not_answer_is_a_problem() -> None:
-    config = TeacherConfig(base_url="http://127.0.0.1:1/v1", backoff_s=0.0, timeout_s=2.0)
-    (found,) = health.check_teacher(config)
+    config = TeacherConfig(backoff_s=0.0, timeout_s=2.0)
+    (found,) = health.check_teacher(config, "http://127.0.0.1:1/v1")
     assert found.level == "problem"
     assert "TeacherUnavailableError" in found.found
 

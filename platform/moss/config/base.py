@@ -7,10 +7,10 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moss.errors import ConfigError
 
@@ -26,8 +26,11 @@ class Config(BaseModel):
 class StageConfig(Config):
     """What every stage of the road needs: where its run lives and the seed it draws from."""
 
-    workspace: str = "runs/tiny"
-    """Folder or fsspec URL that holds the runs of one road."""
+    reads_any_storage: ClassVar[bool] = False
+    """Whether the stage may run on an object store: true where no checkpoint is made or read."""
+
+    workspace: str = Field("runs/tiny", min_length=1)
+    """Folder that holds the runs of one road; for datasets alone an fsspec URL serves too."""
     run_id: str
     """Name of this run inside the workspace; for a checkpoint, the model's name (MOSS-SFT)."""
     seed: int = 42
@@ -52,7 +55,7 @@ def load_config(config_class: type[C], path: str | Path, overrides: Sequence[str
         raise ConfigError(f"config file {file} does not exist; check --config")
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{file} holds a {type(data).__name__}, expected a mapping of keys")
@@ -93,7 +96,10 @@ def _apply_override(data: dict[str, object], override: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
         node = child
-    node[leaf] = yaml.safe_load(text)
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from error
 
 
 def _describe(config_class: type[Config], error: dict[str, object]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from moss.config.base import StageConfig
@@ -12,6 +14,8 @@ GIB = 1024**3
 
 class DoctorConfig(StageConfig):
     """Report versions, resources, endpoint, storage and cluster, and what to do about problems."""
+
+    reads_any_storage: ClassVar[bool] = True
 
     run_id: str = "doctor"
     """Unused: the doctor leaves nothing behind."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -66,6 +66,8 @@ class TargetsConfig(Config):
 
 class EvaluateConfig(SynthesisConfig):
     """Evaluate the road: preference accuracy, quality tags, win rates, tool control and benefit."""
+
+    reads_any_storage: ClassVar[bool] = False
 
     run_id: str = "evaluation"
     conversations: str = "conversations"

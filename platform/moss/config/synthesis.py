@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,8 @@ class CallerConfig(Config):
 
 class SynthesisConfig(StageConfig):
     """What every stage that asks a teacher needs."""
+
+    reads_any_storage: ClassVar[bool] = True
 
     teacher: TeacherConfig = TeacherConfig()
     caller: CallerConfig = CallerConfig()
@@ -234,6 +236,8 @@ class ResponseSamplingConfig(Config):
 
 class LabelPreferencesConfig(SynthesisConfig):
     """Six responses per conversation, all 15 pairs judged in both orders (section 7.1)."""
+
+    reads_any_storage: ClassVar[bool] = False
 
     conversations: str
     """Run of `synthesize_conversations`; its `preference` split is used."""
