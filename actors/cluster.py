@@ -103,13 +103,9 @@ def short_temp_dir() -> str:
     return tempfile.mkdtemp(prefix="moss-", dir=base)
 
 
-def check_address(address: str) -> None:
-    """Refuse an address that no driver can join, before Ray waits for minutes on it.
+def _join(address: str) -> None:
+    import ray
 
-    Raises:
-        ConfigError: it is the address of the Jobs API.
-        ResourceError: nothing listens there.
-    """
     if address.startswith(("http://", "https://")):
         raise ConfigError(
             f"{ADDRESS_ENV}={address} is the address of the Jobs API; submit the job there "
@@ -118,12 +114,6 @@ def check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdigit() and "://" not in address:
         _probe(host, int(port), address)
-
-
-def _join(address: str) -> None:
-    import ray
-
-    check_address(address)
     ray.init(address=address, logging_level=logging.WARNING)
 
 

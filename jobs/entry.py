@@ -187,16 +187,14 @@ def refuse_lost_workspace(config: StageConfig) -> None:
     Raises:
         ConfigError: says which folder or URL to give instead.
     """
-    scheme, is_url, _ = config.workspace.partition("://")
-    if is_url and scheme == "memory":
+    from moss.lineage import shared_folder
+
+    if config.workspace.startswith("memory://"):
         raise ConfigError(
             f"workspace={config.workspace!r} ends with the process; give a folder or a URL"
         )
-    if is_url and scheme != "file" and not config.reads_any_storage:
-        raise ConfigError(
-            f"workspace={config.workspace!r} is an object store; checkpoints and training data are "
-            "local files, so give a folder that every node mounts (synthesis alone takes URLs)"
-        )
+    if not config.reads_any_storage:
+        shared_folder(config.workspace)
     relative = "://" not in config.workspace and not Path(config.workspace).is_absolute()
     if relative and RAY_WORKING_DIRS in Path.cwd().parts:
         raise ConfigError(
@@ -240,8 +238,8 @@ def _default_run_id(job: str) -> str:
     """Of the job's config class; empty if it has none."""
     if importlib.util.find_spec(f"jobs.{job}") is None:
         return ""
-    config_class = importlib.import_module(f"jobs.{job}").CONFIG_CLASS
-    return str(config_class.model_fields["run_id"].get_default() or "")
+    field = importlib.import_module(f"jobs.{job}").CONFIG_CLASS.model_fields["run_id"]
+    return "" if field.is_required() else str(field.default)
 
 
 def _report(job: str, error: MossError, code: int) -> int:

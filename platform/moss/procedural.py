@@ -32,6 +32,7 @@ _TALK: Final[tuple[Kind, ...]] = (
     "sentiment",
 )
 _CALLED: Final[tuple[Kind, ...]] = ("arithmetic", "arithmetic", "equation", "fact", "image")
+# The solver's switch is the one that is misread most.
 _SWITCHED: Final[tuple[Kind, ...]] = ("arithmetic", "equation", "equation", "fact", "image")
 _SEPARATORS: Final = (" ", " = ", " | ", "\n", ": ")
 

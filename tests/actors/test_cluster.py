@@ -6,21 +6,38 @@ from pathlib import Path
 import pytest
 
 from actors import cluster
-from actors.cluster import check_address, check_resources, connect, short_temp_dir
+from actors.cluster import check_resources, connect, short_temp_dir
 from moss.errors import ConfigError, ResourceError
 
 
-def test_an_address_of_the_jobs_api_is_explained() -> None:
-    with pytest.raises(ConfigError, match="ray job submit --address http://127"):
-        check_address("http://127.0.0.1:8265")
+@pytest.fixture
+def not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a new process, whatever cluster earlier tests left this one connected to."""
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
 
 
-def test_an_address_where_nothing_listens_fails_at_once() -> None:
+@pytest.mark.usefixtures("not_connected")
+def test_an_address_of_the_jobs_api_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cluster.ADDRESS_ENV, "http://127.0.0.1:8265")
+    with (
+        pytest.raises(ConfigError, match="ray job submit --address http://127"),
+        connect(num_cpus_needed=1, what="test"),
+    ):
+        pass
+
+
+@pytest.mark.usefixtures("not_connected")
+def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    with pytest.raises(ResourceError, match=f"no Ray cluster answers at RAY_ADDRESS=.*{port}"):
-        check_address(f"127.0.0.1:{port}")
+    monkeypatch.setenv(cluster.ADDRESS_ENV, f"127.0.0.1:{port}")
+    with (
+        pytest.raises(ResourceError, match=f"no Ray cluster answers at RAY_ADDRESS=.*{port}"),
+        connect(num_cpus_needed=1, what="test"),
+    ):
+        pass
 
 
 def test_a_long_temporary_folder_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

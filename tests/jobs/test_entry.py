@@ -56,14 +56,7 @@ def bake(*argv: str, body: Callable[[BakeConfig], None] | None = None) -> list[B
     return seen
 
 
-def fail_with(error: BaseException) -> Callable[[BakeConfig], None]:
-    def body(config: BakeConfig) -> None:
-        raise error
-
-    return body
-
-
-def fail_with_any(error: BaseException) -> Callable[[StageConfig], None]:
+def fail_with(error: BaseException) -> Callable[[StageConfig], None]:
     def body(config: StageConfig) -> None:
         raise error
 
@@ -209,7 +202,7 @@ def test_an_input_that_no_config_names_is_found_by_its_class(
     monkeypatch.setattr(entry, "CONFIGS", ROOT / "jobs" / "configs")
     missing = ManifestError("input 'base': /runs/MOSS-base has no manifest.json, so it is absent")
     argv = ["--config", "small"]
-    assert run_job("train_sft", TrainSFTConfig, fail_with_any(missing), argv) == entry.EXIT_FAILED
+    assert run_job("train_sft", TrainSFTConfig, fail_with(missing), argv) == entry.EXIT_FAILED
     assert "; python -m jobs.pretrain --config small makes it" in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from moss.errors import ConfigError
 
@@ -126,7 +127,8 @@ def _near_match(config_class: type[BaseModel], location: tuple[object, ...]) -> 
     known = sorted({name for section in sections for name in section.model_fields})
     if near := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
         return f"; did you mean {'.'.join([*parents, near[0]])!r}?"
-    elsewhere = {path.rpartition(".")[2]: path for path in _paths(config_class)}
+    paths = (path.replace("[]", "") for path, _ in walk_keys(config_class))
+    elsewhere = {path.rpartition(".")[2]: path for path in paths}
     if near := difflib.get_close_matches(key, list(elsewhere), n=1, cutoff=0.8):
         return f"; did you mean {elsewhere[near[0]]!r}?"
     return f"; known keys: {', '.join(known)}"
@@ -134,20 +136,27 @@ def _near_match(config_class: type[BaseModel], location: tuple[object, ...]) -> 
 
 def _models_at(section: type[BaseModel], name: str) -> Iterator[type[BaseModel]]:
     if field := section.model_fields.get(name):
-        yield from models_in(field.annotation)
+        yield from _models_in(field.annotation)
 
 
-def _paths(config_class: type[BaseModel]) -> Iterator[str]:
+def walk_keys(config_class: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """Every key with its field, dotted; a section comes before its keys, `[]` marks list items."""
     for name, field in config_class.model_fields.items():
-        yield name
-        for inner in models_in(field.annotation):
-            yield from (f"{name}.{path}" for path in _paths(inner))
+        yield name, field
+        for model in _models_in(field.annotation):
+            holder = name if is_section(field) else f"{name}[]"
+            yield from ((f"{holder}.{key}", inner) for key, inner in walk_keys(model))
 
 
-def models_in(annotation: object) -> Iterator[type[BaseModel]]:
+def is_section(field: FieldInfo) -> bool:
+    """Whether a key holds one config class, and so no value of its own."""
+    return list(_models_in(field.annotation)) == [field.annotation]
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
     """The config classes that an annotation names: itself, or those inside `tuple[...]`, `|`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
         return
     for argument in getattr(annotation, "__args__", ()):
-        yield from models_in(argument)
+        yield from _models_in(argument)

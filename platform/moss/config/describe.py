@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from moss.config.base import models_in
+from moss.config.base import is_section, walk_keys
 
 _WIDTH = 98
 _NOISE = re.compile(r"<class '(?:\w+\.)*(\w+)'>|(?:\w+\.)+(?=\w)")
@@ -18,7 +17,9 @@ _NOISE = re.compile(r"<class '(?:\w+\.)*(\w+)'>|(?:\w+\.)+(?=\w)")
 def describe_keys(config_class: type[BaseModel]) -> str:
     """Each key on a line, dotted, with type and default, and its meaning below it."""
     lines: list[str] = []
-    for key, field in _fields(config_class, ""):
+    for key, field in walk_keys(config_class):
+        if is_section(field):
+            continue
         default = "no default" if field.is_required() else f"= {_default(field)}"
         lines += textwrap.wrap(
             f"  {key}: {_type_name(field)} {default}", _WIDTH, subsequent_indent=" " * 8
@@ -26,16 +27,6 @@ def describe_keys(config_class: type[BaseModel]) -> str:
         meaning = " ".join((field.description or "").replace("`", "").split())
         lines += textwrap.wrap(meaning, _WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
-
-
-def _fields(config_class: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in config_class.model_fields.items():
-        models = list(models_in(field.annotation))
-        is_section = models == [field.annotation]
-        if not is_section:
-            yield f"{prefix}{name}", field
-        for model in models:
-            yield from _fields(model, f"{prefix}{name}{'' if is_section else '[]'}.")
 
 
 def _type_name(field: FieldInfo) -> str:
