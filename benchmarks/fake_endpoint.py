@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import math
 import random
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from aiohttp import web
 FAULTS = ("status_429", "status_500", "cut", "hang", "malformed")
 HANG_S = 3600.0
 WORD = " word"
+MOST = 0.99
+"""What is left then are stragglers, which wait out several failures in a row."""
 
 
 class Stats(TypedDict):
@@ -43,6 +46,8 @@ class Stats(TypedDict):
     max_in_flight: int
     span_s: float
     """From the first request to the last answer."""
+    most_span_s: float
+    """From the first request until `MOST` of all contents had been sold."""
 
 
 @dataclass
@@ -61,6 +66,8 @@ class FakeEndpoint:
     in_flight: int = 0
     max_in_flight: int = 0
     first_at: float | None = None
+    new_at: list[float] = field(default_factory=list)
+    """When each content was sold for the first time."""
     last_at: float | None = None
     chance: random.Random = field(default_factory=lambda: random.Random(0))
 
@@ -106,6 +113,8 @@ class FakeEndpoint:
     def _sell(self, key: bytes) -> web.Response:
         self.sold[key] += 1
         self.last_at = time.monotonic()
+        if self.sold[key] == 1:
+            self.new_at.append(self.last_at)
         if self.expect and len(self.sold) == self.expect and self.sold[key] == 1:
             say({"event": "last"})
         text = f"answer {key.hex()}{WORD * (self.tokens - 2)}"
@@ -121,7 +130,8 @@ class FakeEndpoint:
 
     async def stats(self, _: web.Request) -> web.StreamResponse:
         """Counts since the last reset."""
-        span = (self.last_at or 0.0) - (self.first_at or 0.0)
+        first_at = self.first_at or 0.0
+        most = self.new_at[: math.ceil(MOST * len(self.new_at))]
         return web.json_response(
             {
                 "sold": sum(self.sold.values()),
@@ -129,7 +139,8 @@ class FakeEndpoint:
                 "sold_again": sum(count - 1 for count in self.sold.values()),
                 "outcomes": dict(self.outcomes),
                 "max_in_flight": self.max_in_flight,
-                "span_s": span,
+                "span_s": (self.last_at or 0.0) - first_at,
+                "most_span_s": most[-1] - first_at if most else 0.0,
             }
         )
 
@@ -142,6 +153,7 @@ class FakeEndpoint:
         self.rate_headers = settings.get("rate_headers", {})
         self.sold.clear()
         self.outcomes.clear()
+        self.new_at.clear()
         self.max_in_flight = self.in_flight
         self.first_at = self.last_at = None
         self.chance = random.Random(0)

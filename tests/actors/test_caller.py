@@ -10,7 +10,8 @@ from actors.caller import (
     FATAL,
     MAX_TASKS,
     ROW,
-    ROWS_PER_SLOT,
+    ROWS_AT_HAND_PER_SLOT,
+    ROWS_AT_WORK_PER_SLOT,
     Caller,
     CallerSetup,
     as_batch,
@@ -23,7 +24,7 @@ from moss.endpoint_limits import RunLimits
 from moss.ledger import Ledger
 from moss.limits import Budget
 from moss.local_limits import LocalLimits
-from moss.recipes import Row
+from moss.recipes import Calls, Recipe, Row
 from moss.teacher import Endpoint
 from tests.stub_endpoint import StubEndpoint, running
 
@@ -40,7 +41,8 @@ def test_blocks_at_hand_cover_the_slots_of_a_caller(
     stage = call_stage(AskOnce(), setup, CallerConfig(block_rows=block_rows))
     assert 2 <= stage.num_tasks <= MAX_TASKS
     rows_at_hand = stage.num_tasks * block_rows
-    assert rows_at_hand >= min(ROWS_PER_SLOT * concurrency / callers, MAX_TASKS * block_rows)
+    wanted = ROWS_AT_HAND_PER_SLOT * concurrency / callers
+    assert rows_at_hand >= min(wanted, MAX_TASKS * block_rows)
 
 
 async def carry(caller: Caller, rows: list[Row]) -> list[Row]:
@@ -51,7 +53,12 @@ async def carry(caller: Caller, rows: list[Row]) -> list[Row]:
 
 
 def make_caller(
-    stub: StubEndpoint, folder: Path, monkeypatch: pytest.MonkeyPatch, **teacher: object
+    stub: StubEndpoint,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    recipe: Recipe | None = None,
+    **teacher: object,
 ) -> Caller:
     """A caller whose limits are those of this process."""
     config = TeacherConfig.model_validate({"base_url": stub.base_url, "concurrency": 4, **teacher})
@@ -61,7 +68,7 @@ def make_caller(
 
     monkeypatch.setattr("actors.caller.LeasedLimits", limits)
     setup = CallerSetup(config, Endpoint("e"), str(folder), seed=0, run="r", budget=None)
-    return Caller(AskOnce(), setup)
+    return Caller(recipe or AskOnce(), setup)
 
 
 def test_rows_come_back_in_order_with_their_answers(
@@ -73,6 +80,35 @@ def test_rows_come_back_in_order_with_their_answers(
         carried = asyncio.run(carry(caller, rows))
     assert [row["id"] for row in carried] == [row["id"] for row in rows]
     assert all(row["status"] == "ok" and row["answer"] for row in carried)
+
+
+class CountAtWork:
+    """Notes how many rows are at work together."""
+
+    step = "count"
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    async def run(self, row: Row, calls: Calls) -> Row:
+        """Works for a moment, without a call."""
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.001)
+        self.now -= 1
+        return {}
+
+
+def test_few_rows_are_begun_before_others_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = CountAtWork()
+    with running(StubEndpoint(lambda body: "yes")) as stub:
+        caller = make_caller(stub, tmp_path, monkeypatch, recipe=recipe)
+        rows: list[Row] = [{"id": str(n)} for n in range(100)]
+        carried = asyncio.run(carry(caller, rows))
+    assert [row["status"] for row in carried] == ["ok"] * 100
+    assert recipe.most == ROWS_AT_WORK_PER_SLOT * 4
 
 
 def test_a_used_up_budget_comes_back_by_name_and_all_that_was_paid_is_recorded(

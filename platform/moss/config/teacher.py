@@ -66,8 +66,9 @@ class TeacherConfig(Config):
     """Tries of one request; refusals for lack of capacity (429) do not count."""
     max_refusals: int = Field(100, ge=1)
     """Refusals for lack of capacity after which one request is given up."""
-    backoff_s: float = Field(0.5, ge=0)
-    """First wait between attempts; doubles each time, with jitter, unless Retry-After says more."""
+    backoff_s: float = Field(0.25, ge=0)
+    """Wait after the first failure, three times as long after each further one, with jitter; what
+    the endpoint asks for by Retry-After goes before."""
     max_backoff_s: float = Field(30.0, ge=0)
     max_retry_after_s: float = Field(300.0, ge=0)
     """A longer Retry-After ends the run instead of being waited for."""
