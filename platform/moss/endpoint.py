@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import json
 from collections.abc import Collection
 
+import httpx2
 import openai
 
 from moss.config.teacher import TeacherConfig
@@ -63,8 +65,8 @@ async def _list_models(config: TeacherConfig) -> dict[str, str]:
             if attempt:
                 await asyncio.sleep(config.backoff_s)
             try:
-                body = await client.get("/models", cast_to=object)
-                return _owners(body)
+                response = await client.get("/models", cast_to=httpx2.Response)
+                return _owners(response.text, config)
             except openai.NotFoundError:
                 return {}
             except openai.OpenAIError as error:
@@ -75,7 +77,14 @@ async def _list_models(config: TeacherConfig) -> dict[str, str]:
     raise failure
 
 
-def _owners(body: object) -> dict[str, str]:
+def _owners(text: str, config: TeacherConfig) -> dict[str, str]:
+    try:
+        body = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"{config.base_url}/models answers {text.strip()[:60]!r}, which is no JSON, so no "
+            "OpenAI-compatible API is there; a base URL mostly ends in /v1"
+        ) from error
     items = body.get("data") if isinstance(body, dict) else None
     if not isinstance(items, list):
         return {}

@@ -7,12 +7,13 @@ work has an equal digest and a workspace may be moved.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from pydantic import Field, ValidationError, field_validator
@@ -176,8 +177,8 @@ def load_manifest(folder: str) -> Manifest:
     path = storage.join(folder, MANIFEST_FILE)
     if not storage.exists(path):
         raise ManifestError(
-            f"{folder} has no {MANIFEST_FILE}, so that run is absent or not finished; "
-            "run its stage first, or check the path"
+            f"{folder} has no {MANIFEST_FILE}, so that run is absent or not finished"
+            f"{_near_run(folder)}; run its stage first, or check the path"
         )
     try:
         document = storage.read_json(path)
@@ -192,6 +193,15 @@ def load_manifest(folder: str) -> Manifest:
         raise ManifestError(
             f"{path} cannot be read ({error}); restore it or run the stage again with --restart"
         ) from error
+
+
+def _near_run(folder: str) -> str:
+    """A hint at a finished run beside it, on a mounted folder, whose name is nearly the same."""
+    if storage.is_remote(folder):
+        return ""
+    beside = [path.parent.name for path in Path(folder).parent.glob(f"*/{MANIFEST_FILE}")]
+    near = difflib.get_close_matches(Path(folder).name, beside, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _digest(value: object) -> str:

@@ -95,3 +95,9 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is not valid YAML"):
         load_config(Stage, path)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, "optimizer:\n  learning_rate: 1\n  learning_rate: 2\n")
+    with pytest.raises(ConfigError, match=r"'learning_rate' stands in line 2 and again in line 3"):
+        load_config(Stage, file)

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -170,3 +171,10 @@ def test_another_layout_of_a_page_is_no_other_work() -> None:
     ]
     first, second = (_manifest(views=(page,)) for page in pages)
     assert first.manifest_digest == second.manifest_digest == _manifest().manifest_digest
+
+
+def test_a_mistyped_run_gets_the_nearest_finished_one(tmp_path: Path) -> None:
+    write_manifest(str(tmp_path / "MOSS-SFT"), _manifest())
+    complaint = _load_or_complaint(str(tmp_path / "MOS-SFT"))
+    assert "absent or not finished (did you mean 'MOSS-SFT'?)" in str(complaint)
+    assert "did you mean" not in str(_load_or_complaint(str(tmp_path / "prompts")))

@@ -27,6 +27,7 @@ from moss.ledger import Ledger
 from moss.limits import Budget
 from moss.local_limits import LocalLimits
 from moss.teacher import Endpoint, Message, Teacher, TeacherAnswer, TeacherRequest
+from tests.small_servers import serve_gets
 from tests.stub_endpoint import Answer, StubEndpoint, error, running
 
 
@@ -250,6 +251,13 @@ def test_an_unknown_model_is_named_with_the_nearest_one() -> None:
     expected = r"no model 'gpt4'.*did you mean 'gpt-4'"
     with running(StubEndpoint(lambda body: "")) as stub, pytest.raises(ConfigError, match=expected):
         check_endpoint(quick(stub), ["gpt4"])
+
+
+def test_a_page_where_an_api_should_be_is_refused_at_once() -> None:
+    with serve_gets(lambda path, headers: (200, "<html>Welcome</html>")) as address:
+        config = TeacherConfig(base_url=address)
+        with pytest.raises(ConfigError, match=r"'<html>Welcome</html>'.* no JSON.* ends in /v1"):
+            check_endpoint(config)
 
 
 def test_the_stand_in_is_recognized_and_keeps_its_identity_over_ports() -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -55,7 +55,7 @@ def load_config(config_class: type[C], path: str | Path, overrides: Sequence[str
     if not file.is_file():
         raise ConfigError(f"config file {file} does not exist; check --config")
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        data = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
@@ -84,6 +84,23 @@ def config_digest(config: Config) -> str:
 def dump_config(config: Config) -> str:
     """The resolved config as YAML that `load_config` reads back to an equal config."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping; YAML's own way is that the last one wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping, its keys checked."""
+        lines: dict[object, int] = {}
+        for key_node, _ in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if isinstance(key, str) and lines.setdefault(key, line) != line:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key {key!r} stands in line {lines[key]} and again in line {line}; "
+                    "keep one",
+                    problem_mark=key_node.start_mark,
+                )
+        return super().construct_mapping(node, deep)
 
 
 def _apply_override(data: dict[str, object], override: str) -> None:
