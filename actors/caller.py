@@ -42,6 +42,8 @@ CLOSE_TIMEOUT_S = 5.0
 ROWS_AT_HAND_PER_SLOT = 24
 """A block ends with its slowest row, after several waits; meanwhile others fill the slots."""
 MAX_TASKS = 16
+WAITING_TASKS = 2
+"""Blocks that wait at an actor; few, so that the first one up leaves enough for the others."""
 GARBAGE_THRESHOLD = 20_000
 """New objects until the youngest are collected; Python's default is 700."""
 ROWS_AT_WORK_PER_SLOT = 2
@@ -152,7 +154,7 @@ class Stage:
     num_cpus: float
     batch_rows: int
     num_tasks: int = 1
-    """Blocks that one actor works on at the same time; as many more wait at it."""
+    """Blocks that one actor works on at the same time."""
 
 
 def call_stage(recipe: Recipe, setup: CallerSetup, config: CallerConfig) -> Stage:
@@ -237,7 +239,7 @@ def _dataset(
             fn_constructor_args=stage.arguments,
             compute=ray.data.ActorPoolStrategy(
                 size=stage.num_actors,
-                max_tasks_in_flight_per_actor=2 * stage.num_tasks,
+                max_tasks_in_flight_per_actor=stage.num_tasks + WAITING_TASKS,
                 max_concurrent_calls_per_actor=stage.num_tasks,
             ),
             batch_size=stage.batch_rows,

@@ -34,10 +34,13 @@ _SYLLABLES = [c + v for c in "bcdfghjklmnprstvwz" for v in ("a", "e", "i", "o", 
 class InstantClient:
     """What `moss.teacher` and `moss.endpoint` use of `openai.AsyncOpenAI`."""
 
+    base_url = "http://instant-teacher/v1"
+
     async def post(
-        self, _route: str, *, cast_to: type[httpx2.Response], body: dict[str, object]
+        self, _url: str, *, cast_to: type[httpx2.Response], body: dict[str, object], options: object
     ) -> httpx2.Response:
         """A chat answer; depends on the whole request."""
+        del options
         messages = body["messages"]
         assert isinstance(messages, list)
         text = str(messages[-1]["content"])
@@ -48,11 +51,11 @@ class InstantClient:
         }
         return cast_to(200, json=content)
 
-    async def get(self, _route: str, *, cast_to: type) -> object:
+    async def get(self, _url: str, *, cast_to: type[httpx2.Response]) -> httpx2.Response:
         """The list of models; its owner marks all as a stand-in's."""
-        del cast_to
         names = ("text-davinci-003",)
-        return {"data": [{"id": name, "owned_by": OFFLINE_TEACHER_OWNER} for name in names]}
+        models = [{"id": name, "owned_by": OFFLINE_TEACHER_OWNER} for name in names]
+        return cast_to(200, json={"data": models})
 
     async def close(self) -> None:
         """Nothing is open."""

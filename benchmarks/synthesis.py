@@ -114,6 +114,7 @@ def compare(endpoint: Running, flags: argparse.Namespace) -> dict[str, object]:
         figures[f"share_of_limit_{suffix}"] = round(ours.share_of_limit, 4)
         figures[f"cpu_s_per_1000_{suffix}"] = round(ours.cpu_s_per_1000, 3)
         figures[f"share_of_bare_{suffix}"] = round(ours.rate_per_s / bare.rate_per_s, 4)
+        figures[f"cpu_of_bare_{suffix}"] = round(ours.cpu_s / bare.cpu_s, 2)
         figures[f"bare_share_of_limit_{suffix}"] = round(bare.share_of_limit, 4)
         figures[f"aiohttp_share_of_limit_{suffix}"] = round(aio.share_of_limit, 4)
     figures["startup_s"] = round(rows[2].startup_s, 1)

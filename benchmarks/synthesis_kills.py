@@ -115,8 +115,7 @@ def kill_one(job: subprocess.Popen[bytes], victim: Victim, folder: str) -> list[
         os.kill(int(Path(folder, "node.pid").read_text()), signal.SIGKILL)
     else:
         callers = [process for process in family if "MapWorker" in _title(process)]
-        if callers:
-            random.choice(callers).kill()
+        max(callers, key=_cpu_s).kill()  # the busier one: an idle one would be no loss
     return family
 
 
@@ -169,6 +168,13 @@ def _descendants(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return list(psutil.Process(job.pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        return float(sum(process.cpu_times()[:2]))
+    except psutil.Error:
+        return 0.0
 
 
 def _title(process: psutil.Process) -> str:
