@@ -32,15 +32,10 @@ _SYLLABLES = [c + v for c in "bcdfghjklmnprstvwz" for v in ("a", "e", "i", "o", 
 
 
 class InstantClient:
-    """What `moss.teacher` and `moss.endpoint` use of `openai.AsyncOpenAI`."""
+    """What `moss.teacher` uses of `Connection`, and `moss.endpoint` of `openai.AsyncOpenAI`."""
 
-    base_url = "http://instant-teacher/v1"
-
-    async def post(
-        self, _url: str, *, cast_to: type[httpx2.Response], body: dict[str, object], options: object
-    ) -> httpx2.Response:
+    async def post(self, _route: str, body: dict[str, object]) -> httpx2.Response:
         """A chat answer; depends on the whole request."""
-        del options
         messages = body["messages"]
         assert isinstance(messages, list)
         text = str(messages[-1]["content"])
@@ -49,7 +44,7 @@ class InstantClient:
             "choices": [{"message": {"content": answer}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": len(text) // 4, "completion_tokens": len(answer) // 4},
         }
-        return cast_to(200, json=content)
+        return httpx2.Response(200, json=content)
 
     async def get(self, _url: str, *, cast_to: type[httpx2.Response]) -> httpx2.Response:
         """The list of models; its owner marks all as a stand-in's."""
@@ -74,7 +69,8 @@ def install() -> None:
     def open_client(*_: object, **__: object) -> InstantClient:
         return InstantClient()
 
-    teacher.open_client = endpoint.open_client = open_client  # type: ignore[assignment, attr-defined]
+    teacher.Connection = open_client  # type: ignore[assignment, attr-defined]
+    endpoint.open_client = open_client  # type: ignore[assignment, attr-defined]
 
 
 def write_prompts(request: str, *, seed: object) -> str:

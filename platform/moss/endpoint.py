@@ -12,7 +12,8 @@ import openai
 
 from moss.config.teacher import TeacherConfig
 from moss.errors import ConfigError, MossError, TeacherUnavailableError
-from moss.teacher import Endpoint, open_client
+from moss.teacher import Endpoint
+from moss.teacher_connection import open_client
 from moss.teacher_failures import classify
 
 OFFLINE_TEACHER_OWNER = "moss-offline-teacher"

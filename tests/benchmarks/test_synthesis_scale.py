@@ -63,7 +63,7 @@ def test_the_rehearsed_stage_finishes_with_the_rows_that_are_known_beforehand(
         yield LocalSession(config, str(tmp_path / "ledger"), seed=config.seed)
 
     monkeypatch.setattr(synthesis_scale, "teacher_session", local_session)
-    monkeypatch.setattr(teacher, "open_client", lambda *_, **__: InstantClient())
+    monkeypatch.setattr(teacher, "Connection", lambda *_: InstantClient())
     meter = Meter(num_rows)
     select = run_stage(config, meter).counts["select"]
     repeats = NUM_BUCKETS * calls * (PROMPTS - FRESH)
