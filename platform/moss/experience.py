@@ -104,7 +104,7 @@ def drop_failed(
 def make_experience(
     scored: ScoredRollouts, config: PPOConfig, *, score_scale: float
 ) -> tuple[Experience, ExperienceReport]:
-    """KL-shaped per-token rewards, advantages and returns (section 7.2, equation 2).
+    """Per-token rewards, advantages and returns (section 7.2, equation 2).
 
     Args:
         score_scale: spread of scores stored with the preference model; 1 for none.
@@ -122,7 +122,10 @@ def make_experience(
         missing_end_penalty=config.missing_end_penalty,
     )
     kl_BT = estimate_kl(logprobs_BT, reference_BT, mask_BT, config.kl_estimator)
-    rewards_BT = shape_rewards(rewards_B, kl_BT, mask_BT, coefficient=config.kl_coefficient)
+    in_reward = config.kl_placement == "reward"
+    rewards_BT = shape_rewards(
+        rewards_B, kl_BT, mask_BT, coefficient=config.kl_coefficient if in_reward else 0.0
+    )
     advantages_BT, returns_BT = compute_gae(
         rewards_BT, values_BT, mask_BT, gamma=config.gamma, gae_lambda=config.gae_lambda
     )
@@ -131,9 +134,11 @@ def make_experience(
     experience = Experience(
         rollouts=rollouts,
         logprobs_BT=scored.logprobs_BT,
+        reference_logprobs_BT=scored.reference_logprobs_BT,
         values_BT=scored.values_BT,
         advantages_BT=advantages_BT.numpy(),
         returns_BT=returns_BT.numpy(),
+        kl_loss_coefficient=0.0 if in_reward else config.kl_coefficient,
     )
     log_ratio_BT = estimate_kl(logprobs_BT, reference_BT, mask_BT, "k1")
     gap = np.abs(rollouts.rollout_logprobs_BT - scored.logprobs_BT)[rollouts.mask_BT]

@@ -1,4 +1,4 @@
-"""KL divergence of the policy from its reference, per token, and rewards shaped by it.
+"""KL divergence of the policy from its reference: per token, in the reward, in the loss.
 
 Shapes: `B` rollouts, `T` tokens (prompt, response, right padding); see `moss.advantages` for the
 mask. Estimators after Schulman 2020, "Approximating KL divergence", all in nats, from samples of
@@ -56,6 +56,29 @@ def shape_rewards(
     rows = torch.arange(len(scores_B), device=scores_B.device)
     rewards[rows, last_response_position(mask_BT)] += scores_B.to(rewards.dtype)
     return rewards
+
+
+def kl_loss(
+    logprobs_BT: Tensor,
+    reference_logprobs_BT: Tensor,
+    mask_BT: Tensor,
+    estimator: KLEstimator,
+    *,
+    num_tokens: int,
+) -> Tensor:
+    """Mean KL estimate per token as a term of the policy's loss (Shao et al. 2024, eq. 3).
+
+    Over samples of the policy, the gradient of `k2` averages to that of KL(policy || reference),
+    that of `k3` to that of KL(reference || policy), and that of `k1` to zero: `k1` is no loss.
+
+    Args:
+        logprobs_BT: under the weights being trained; carries the gradient.
+        num_tokens: unmasked tokens of the whole minibatch.
+    Returns: scalar in nats, differentiable; parts of a minibatch add up.
+    Raises:
+        ShapeError: if the shapes differ.
+    """
+    return estimate_kl(logprobs_BT, reference_logprobs_BT, mask_BT, estimator).sum() / num_tokens
 
 
 def last_response_position(mask_BT: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from moss.config.ppo import ActorConfig, PPOConfig
 from moss.engine import TrainingEngine
 from moss.experience import UpdateReport
 from moss.forward import response_logprobs, response_values
+from moss.kl import kl_loss
 from moss.losses import policy_loss, value_loss
 from moss.models import ValueModel
 from moss.rollouts import Experience, length_sorted_groups
@@ -140,26 +141,35 @@ class Learner:
 
 
 def policy_part(config: PPOConfig, *, temperature: float) -> PartLoss:
-    """The clipped policy loss of a part of a minibatch; see `moss.losses.policy_loss`."""
+    """The clipped policy loss of a part of a minibatch, and the KL term where the experience has
+    one; see `moss.losses.policy_loss` and `moss.kl.kl_loss`."""
 
     def compute(model: nn.Module, part: Experience, num_tokens: int) -> LossPart:
         assert isinstance(model, PreTrainedModel), "the policy's learner holds a causal LM"
-        tokens_BT, mask_BT, old_logprobs_BT, advantages_BT = _tensors(
+        tokens_BT, mask_BT, old_logprobs_BT, reference_BT, advantages_BT = _tensors(
             model.device,
             part.rollouts.tokens_BT,
             part.rollouts.mask_BT,
             part.logprobs_BT,
+            part.reference_logprobs_BT,
             part.advantages_BT,
         )
+        logprobs_BT = response_logprobs(model, tokens_BT, mask_BT, temperature=temperature)
         result = policy_loss(
-            response_logprobs(model, tokens_BT, mask_BT, temperature=temperature),
+            logprobs_BT,
             old_logprobs_BT,
             advantages_BT,
             mask_BT,
             clip_range=config.clip_range,
             num_tokens=num_tokens,
         )
-        return LossPart(result.loss, result.clip_fraction, result.approximate_kl)
+        loss = result.loss
+        if part.kl_loss_coefficient:
+            kl = kl_loss(
+                logprobs_BT, reference_BT, mask_BT, config.kl_estimator, num_tokens=num_tokens
+            )
+            loss = loss + part.kl_loss_coefficient * kl
+        return LossPart(loss, result.clip_fraction, result.approximate_kl)
 
     return compute
 

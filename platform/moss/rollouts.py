@@ -120,10 +120,13 @@ class Experience:
     rollouts: RolloutBatch
     logprobs_BT: Floats
     """Under the weights that start the update, at sampling temperature."""
+    reference_logprobs_BT: Floats
     values_BT: Floats
     """Critic's value before each token."""
     advantages_BT: Floats
     returns_BT: Floats
+    kl_loss_coefficient: float
+    """Weight of the KL term of the policy's loss; 0 where the KL stands in the reward."""
 
     def rows(self, indices: Sequence[int] | Ints) -> Experience:
         """The rows at `indices`, cut to their longest."""
@@ -133,9 +136,11 @@ class Experience:
         return Experience(
             rollouts=rollouts,
             logprobs_BT=self.logprobs_BT[picked, :width],
+            reference_logprobs_BT=self.reference_logprobs_BT[picked, :width],
             values_BT=self.values_BT[picked, :width],
             advantages_BT=self.advantages_BT[picked, :width],
             returns_BT=self.returns_BT[picked, :width],
+            kl_loss_coefficient=self.kl_loss_coefficient,
         )
 
 

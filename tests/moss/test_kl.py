@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from moss.errors import ShapeError
-from moss.kl import KLEstimator, estimate_kl, last_response_position, shape_rewards
+from moss.kl import KLEstimator, estimate_kl, kl_loss, last_response_position, shape_rewards
 
 
 def logprobs_and_mask(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -78,6 +79,65 @@ def test_unbiased_estimators_average_to_the_divergence(estimator: KLEstimator) -
     mask = torch.ones_like(drawn, dtype=torch.bool)
     kl = estimate_kl(policy.log()[drawn], reference.log()[drawn], mask, estimator)
     assert float(kl.mean()) == pytest.approx(divergence, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "formula", "slope"),
+    [
+        ("k2", lambda r: r * r / 2, lambda r: r),
+        ("k3", lambda r: math.exp(-r) - 1 + r, lambda r: 1 - math.exp(-r)),
+    ],
+)
+def test_the_loss_and_its_gradient_equal_a_plain_loop_however_it_is_cut(
+    estimator: KLEstimator,
+    formula: Callable[[float], float],
+    slope: Callable[[float], float],
+) -> None:
+    policy, reference, mask = logprobs_and_mask(4)
+    policy.requires_grad_()
+    count = int(mask.sum())
+    parts = [
+        kl_loss(policy[rows], reference[rows], mask[rows], estimator, num_tokens=count)
+        for rows in (slice(0, 2), slice(2, 5))
+    ]
+    total = parts[0] + parts[1]
+    (gradient,) = torch.autograd.grad(total, policy)
+    expected = 0.0
+    for row, t in mask.nonzero().tolist():
+        ratio = float(policy[row, t].detach()) - float(reference[row, t])
+        expected += formula(ratio) / count
+        assert float(gradient[row, t]) == pytest.approx(slope(ratio) / count, abs=1e-6)
+    assert float(total.detach()) == pytest.approx(expected, abs=1e-5)
+    assert torch.all(gradient[~mask] == 0)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_what_the_gradient_of_a_sampled_loss_averages_to(estimator: KLEstimator) -> None:
+    """Every token weighed by its probability, in place of drawing it."""
+    logits = torch.tensor([0.2, -0.4, 1.0], dtype=torch.float64, requires_grad=True)
+    reference = torch.tensor([0.3, 0.3, 0.4], dtype=torch.float64)
+    policy = torch.softmax(logits, 0)
+    everywhere = torch.ones(1, 1, dtype=torch.bool)
+    losses = torch.stack(
+        [
+            kl_loss(
+                torch.log_softmax(logits, 0)[token].reshape(1, 1),
+                reference[token].log().reshape(1, 1),
+                everywhere,
+                estimator,
+                num_tokens=1,
+            )
+            for token in range(3)
+        ]
+    )
+    divergences = {
+        "k1": 0.0 * logits.sum(),
+        "k2": (policy * (policy / reference).log()).sum(),
+        "k3": (reference * (reference / policy).log()).sum(),
+    }
+    (expected,) = torch.autograd.grad(divergences[estimator], logits, retain_graph=True)
+    (average,) = torch.autograd.grad((policy.detach() * losses).sum(), logits)
+    assert torch.allclose(average, expected, atol=1e-12)
 
 
 def test_the_last_position_ignores_padding_and_gaps() -> None:

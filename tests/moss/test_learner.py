@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -116,6 +117,39 @@ def test_an_update_does_not_depend_on_the_micro_batch(
     assert report.loss == pytest.approx(expected.loss, abs=1e-5)
     assert report.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-3)
     assert report.approximate_kl == pytest.approx(expected.approximate_kl, abs=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_kl_in_the_loss_alone_brings_the_policy_back_to_its_reference(
+    tiny_checkpoint: Path, estimator: str
+) -> None:
+    players = Players(
+        tiny_checkpoint,
+        config(kl_placement="loss", kl_estimator=estimator, kl_coefficient=1.0, num_epochs=15),
+    )
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in players.policy.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
+    before = players.score(0)
+    experience, _ = make_experience(before, players.ppo, score_scale=1.0)
+    silent = replace(experience, advantages_BT=np.zeros_like(experience.advantages_BT))
+    plan = plan_minibatches(silent, players.ppo, seed=0)
+    players.policy_learner.update(silent, plan, policy_part(players.ppo, temperature=1.0))
+    rollouts, reference = before.rollouts, before.reference_logprobs_BT
+    distance = np.abs(before.logprobs_BT - reference).sum()
+    assert np.abs(players.logprobs(players.policy, rollouts) - reference).sum() < 0.7 * distance
+
+
+def test_a_kl_in_the_loss_is_not_in_the_reward_as_well(tiny_checkpoint: Path) -> None:
+    scored = Players(tiny_checkpoint, config()).score(0)
+    shifted = replace(scored, reference_logprobs_BT=scored.reference_logprobs_BT - 1.0)
+    loss = {"kl_placement": "loss", "kl_estimator": "k3", "kl_coefficient": 0.5}
+    in_loss, _ = make_experience(shifted, config(**loss), score_scale=1.0)
+    without, _ = make_experience(shifted, config(kl_coefficient=0.0), score_scale=1.0)
+    assert np.array_equal(in_loss.advantages_BT, without.advantages_BT)
+    assert in_loss.kl_loss_coefficient == 0.5
+    assert without.kl_loss_coefficient == 0.0
 
 
 def test_garbage_in_padding_changes_nothing(tiny_checkpoint: Path) -> None:

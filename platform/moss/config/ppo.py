@@ -68,7 +68,10 @@ class PPOConfig(Config):
     kl_coefficient: float = Field(0.02, ge=0)
     """Beta of equation 2 (7.2: 0.02)."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    """Per-token KL in the reward; k1 sums to the log ratio of equation 2."""
+    """Per-token KL; k1 sums to the log ratio of equation 2."""
+    kl_placement: Literal["reward", "loss"] = "reward"
+    """Where beta * KL stands: in each token's reward (equation 2), or as a term of the policy's
+    loss, averaged over tokens (Shao et al. 2024, eq. 3); the loss takes k2 or k3."""
     gamma: float = Field(1.0, gt=0, le=1)
     gae_lambda: float = Field(0.95, ge=0, le=1)
     whiten_advantages: bool = False
@@ -95,6 +98,16 @@ class PPOConfig(Config):
                 f"num_rollouts={self.num_rollouts} does not split into num_minibatches="
                 f"{self.num_minibatches} equal parts "
                 f"({self.num_rollouts / self.num_minibatches:.2f} each); choose a divisor"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def kl_in_the_loss_has_a_gradient(self) -> Self:
+        """Over samples of the policy, the gradient of k1 averages to zero."""
+        if self.kl_placement == "loss" and self.kl_estimator == "k1":
+            raise ValueError(
+                "kl_estimator=k1 with kl_placement=loss pulls nowhere on average; choose k2 (the "
+                "gradient of the KL) or k3"
             )
         return self
 
