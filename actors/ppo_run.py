@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from actors.cluster import connect
@@ -30,6 +30,7 @@ from moss.tracking import Tracker
 
 STATES = "states"
 CHECKPOINT = "checkpoint"
+_CONTROLLER_FILE = "controller.json"
 
 
 @dataclass(slots=True)
@@ -129,7 +130,7 @@ def _started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAc
 def _iterate(
     config: TrainPPOConfig, inputs: PPOInputs, actors: PPOActors, run_folder: str
 ) -> PPOResult:
-    iteration, totals = _restore(config, actors, run_folder)
+    iteration, kl_coefficient, totals = _restore(config, actors, run_folder)
     num_iterations = _num_iterations(config, inputs)
     weights = WeightSync(
         actors.policy,
@@ -143,6 +144,7 @@ def _iterate(
         inputs,
         config,
         iteration=iteration,
+        kl_coefficient=kl_coefficient,
     )
     last: dict[str, float] = {}
     progress = Progress(
@@ -154,11 +156,11 @@ def _iterate(
             while trainer.iteration < num_iterations:
                 report = trainer.step()
                 totals.add(report)
-                last = report_metrics(report, config)
+                last = report_metrics(report)
                 tracker.log(report.iteration, last)
                 progress.update(done=report.iteration, note=_note(report))
                 if report.iteration % config.checkpoint_every == 0:
-                    _save_state(config, actors, run_folder, report.iteration, totals)
+                    _save_state(config, actors, run_folder, trainer, totals)
         save = actors.policy.call(PolicyActor.save_checkpoint, join(run_folder, CHECKPOINT))
         save.only(config.timeouts.save_s)
     finally:
@@ -166,7 +168,7 @@ def _iterate(
     return _result(inputs, totals, last)
 
 
-def report_metrics(report: IterationReport, config: TrainPPOConfig) -> dict[str, float]:
+def report_metrics(report: IterationReport) -> dict[str, float]:
     """An iteration as named metrics."""
     seen, critic, seconds = report.experience, report.critic, report.seconds
     measured = {
@@ -176,7 +178,7 @@ def report_metrics(report: IterationReport, config: TrainPPOConfig) -> dict[str,
         names.ROLLOUT_KL: seen.kl_nats,
         names.ROLLOUT_LOGPROB_GAP: seen.logprob_gap_nats,
         names.ROLLOUT_STALENESS: 0.0,
-        names.PPO_KL_COEFFICIENT: config.ppo.kl_coefficient,
+        names.PPO_KL_COEFFICIENT: report.kl_coefficient,
         names.PPO_EXPLAINED_VARIANCE: seen.explained_variance,
         names.PPO_VALUE_LOSS: critic.loss,
         names.PPO_VALUE_CLIPPED: critic.clip_fraction,
@@ -208,11 +210,13 @@ def _note(report: IterationReport) -> str:
     )
 
 
-def _restore(config: TrainPPOConfig, actors: PPOActors, run_folder: str) -> tuple[int, PPOTotals]:
-    """Iterations done and totals; loads policy and critic from the last whole state."""
+def _restore(
+    config: TrainPPOConfig, actors: PPOActors, run_folder: str
+) -> tuple[int, float, PPOTotals]:
+    """Iterations done, beta and totals; loads policy and critic from the last whole state."""
     found = load_latest_training_state(join(run_folder, STATES))
     if found is None:
-        return 0, PPOTotals()
+        return 0, config.ppo.kl_coefficient, PPOTotals()
     iteration, path = found
     with tempfile.TemporaryDirectory(prefix="moss-ppo-") as scratch:
         local = fetch_training_state(path, scratch)
@@ -220,28 +224,29 @@ def _restore(config: TrainPPOConfig, actors: PPOActors, run_folder: str) -> tupl
         critic = actors.critic.call(CriticActor.load_state, join(local, "critic"))
         policy.only(config.timeouts.save_s)
         critic.only(config.timeouts.save_s)
-        stored = json.loads(Path(local, "totals.json").read_text(encoding="utf-8"))
-    return iteration, PPOTotals(**stored)
+        stored = json.loads(Path(local, _CONTROLLER_FILE).read_text(encoding="utf-8"))
+    return iteration, stored["kl_coefficient"], PPOTotals(**stored["totals"])
 
 
 def _save_state(
     config: TrainPPOConfig,
     actors: PPOActors,
     run_folder: str,
-    iteration: int,
+    trainer: PPOTrainer,
     totals: PPOTotals,
 ) -> None:
-    """The whole state after an iteration. Prompts, seeds and schedule follow from `iteration`."""
+    """The whole state after an iteration. Prompts, seeds and schedule follow from its number."""
 
     def write(folder: str) -> None:
         policy = actors.policy.call(PolicyActor.save_state, join(folder, "policy"))
         critic = actors.critic.call(CriticActor.save_state, join(folder, "critic"))
-        stored = {"num_responses": totals.num_responses, "dropped": totals.dropped}
-        Path(folder, "totals.json").write_text(json.dumps(stored), encoding="utf-8")
+        stored = {"kl_coefficient": trainer.kl_coefficient, "totals": asdict(totals)}
+        Path(folder, _CONTROLLER_FILE).write_text(json.dumps(stored), encoding="utf-8")
         policy.only(config.timeouts.save_s)
         critic.only(config.timeouts.save_s)
 
-    save_training_state(join(run_folder, STATES), iteration, write, keep=config.keep_checkpoints)
+    states = join(run_folder, STATES)
+    save_training_state(states, trainer.iteration, write, keep=config.keep_checkpoints)
 
 
 def _result(inputs: PPOInputs, totals: PPOTotals, last: dict[str, float]) -> PPOResult:

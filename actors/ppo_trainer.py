@@ -29,6 +29,7 @@ from moss.experience import (
     make_experience,
     plan_minibatches,
 )
+from moss.kl import adapt_coefficient
 from moss.ppo_inputs import PPOInputs
 from moss.rollouts import Experience, Floats, RolloutBatch, SampleRequest
 
@@ -51,6 +52,8 @@ class IterationReport:
     iteration: int
     """Iterations done, this one included; also the version of the weights it published."""
     experience: ExperienceReport
+    kl_coefficient: float
+    """Beta of this iteration."""
     policy: UpdateReport | None
     """None while only the critic trains."""
     critic: UpdateReport
@@ -63,7 +66,7 @@ class IterationReport:
 
 
 class PPOTrainer:
-    """Runs iterations; everything it knows besides the actors is `iteration`."""
+    """Runs iterations; all it knows besides the actors is `iteration` and `kl_coefficient`."""
 
     def __init__(
         self,
@@ -72,8 +75,10 @@ class PPOTrainer:
         inputs: PPOInputs,
         config: TrainPPOConfig,
         *,
-        iteration: int = 0,
+        iteration: int,
+        kl_coefficient: float,
     ) -> None:
+        """Go on after `iteration` iterations, with the beta that the last of them left."""
         self._actors, self._weights, self._inputs = actors, weights, inputs
         self._config, self._timeouts, self._sampling = (
             config.ppo,
@@ -82,6 +87,8 @@ class PPOTrainer:
         )
         self.iteration = iteration
         """Iterations done; the rollout actors hold the weights of this version."""
+        self.kl_coefficient = kl_coefficient
+        """Beta of the next iteration; moves where the config gives a `kl_target`."""
 
     def step(self) -> IterationReport:
         """One iteration (section 7.2)."""
@@ -91,7 +98,10 @@ class PPOTrainer:
         clock.end("rollout")
         scored, dropped = self._score(rollouts)
         experience, described = make_experience(
-            scored, self._config, score_scale=self._inputs.score_scale
+            scored,
+            self._config,
+            score_scale=self._inputs.score_scale,
+            kl_coefficient=self.kl_coefficient,
         )
         clock.end("score")
         policy, critic = self._update(experience)
@@ -99,9 +109,10 @@ class PPOTrainer:
         self._weights.push(self.iteration + 1)
         clock.end("weight_push")
         self.iteration += 1
-        return IterationReport(
+        report = IterationReport(
             iteration=self.iteration,
             experience=described,
+            kl_coefficient=self.kl_coefficient,
             policy=policy,
             critic=critic,
             num_responses=rollouts.num_rollouts,
@@ -109,6 +120,8 @@ class PPOTrainer:
             dropped=dropped,
             seconds=clock.seconds,
         )
+        self._adapt_kl_coefficient(report)
+        return report
 
     def _generate(self, requests: Sequence[SampleRequest]) -> RolloutBatch:
         group = self._actors.rollout
@@ -155,6 +168,18 @@ class PPOTrainer:
             return None, critic.only(limit_s)
         policy = self._actors.policy.call(PolicyActor.update, experience, plan)
         return policy.only(limit_s), critic.only(limit_s)
+
+    def _adapt_kl_coefficient(self, report: IterationReport) -> None:
+        """Only by iterations that move the policy: while it stands still, its KL says nothing."""
+        if self._config.kl_target is None or report.policy is None:
+            return
+        self.kl_coefficient = adapt_coefficient(
+            self.kl_coefficient,
+            kl_nats=report.experience.kl_nats,
+            target_nats=self._config.kl_target,
+            num_responses=report.num_responses - len(report.dropped),
+            horizon=self._config.kl_horizon,
+        )
 
 
 class _PhaseClock:

@@ -102,12 +102,13 @@ def drop_failed(
 
 
 def make_experience(
-    scored: ScoredRollouts, config: PPOConfig, *, score_scale: float
+    scored: ScoredRollouts, config: PPOConfig, *, score_scale: float, kl_coefficient: float
 ) -> tuple[Experience, ExperienceReport]:
     """Per-token rewards, advantages and returns (section 7.2, equation 2).
 
     Args:
         score_scale: spread of scores stored with the preference model; 1 for none.
+        kl_coefficient: beta of this iteration.
     """
     rollouts = scored.rollouts
     # Copies: arrays from Ray's object store are read-only.
@@ -124,7 +125,7 @@ def make_experience(
     kl_BT = estimate_kl(logprobs_BT, reference_BT, mask_BT, config.kl_estimator)
     in_reward = config.kl_placement == "reward"
     rewards_BT = shape_rewards(
-        rewards_B, kl_BT, mask_BT, coefficient=config.kl_coefficient if in_reward else 0.0
+        rewards_B, kl_BT, mask_BT, coefficient=kl_coefficient if in_reward else 0.0
     )
     advantages_BT, returns_BT = compute_gae(
         rewards_BT, values_BT, mask_BT, gamma=config.gamma, gae_lambda=config.gae_lambda
@@ -138,7 +139,7 @@ def make_experience(
         values_BT=scored.values_BT,
         advantages_BT=advantages_BT.numpy(),
         returns_BT=returns_BT.numpy(),
-        kl_loss_coefficient=0.0 if in_reward else config.kl_coefficient,
+        kl_loss_coefficient=0.0 if in_reward else kl_coefficient,
     )
     log_ratio_BT = estimate_kl(logprobs_BT, reference_BT, mask_BT, "k1")
     gap = np.abs(rollouts.rollout_logprobs_BT - scored.logprobs_BT)[rollouts.mask_BT]

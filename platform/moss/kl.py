@@ -7,6 +7,7 @@ the policy: `k1` unbiased, `k2` low variance and biased, `k3` unbiased and never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -22,6 +23,9 @@ _ESTIMATORS: Final[dict[KLEstimator, Callable[[Tensor], Tensor]]] = {
     "k2": lambda log_ratio: 0.5 * log_ratio.square(),
     "k3": lambda log_ratio: torch.expm1(-log_ratio) + log_ratio,
 }
+
+_MAX_KL_ERROR: Final = 0.2
+"""Bound on the relative error that moves the coefficient (Ziegler et al. 2019, sec. 2.2)."""
 
 
 def estimate_kl(
@@ -79,6 +83,24 @@ def kl_loss(
         ShapeError: if the shapes differ.
     """
     return estimate_kl(logprobs_BT, reference_logprobs_BT, mask_BT, estimator).sum() / num_tokens
+
+
+def adapt_coefficient(
+    coefficient: float, *, kl_nats: float, target_nats: float, num_responses: int, horizon: int
+) -> float:
+    """The next iteration's beta, so that the KL tends to a target (Ziegler et al. 2019, sec. 2.2).
+
+    beta * (1 + e * num_responses / horizon), e = (KL - target) / target cut to +-0.2.
+
+    Args:
+        kl_nats: mean over an iteration's responses of log pi(y|x) - log pi_ref(y|x); one that is
+            not a number leaves beta as it is.
+        num_responses: responses of that iteration; Ziegler's K_beta = 0.1 is a tenth of `horizon`.
+    """
+    if math.isnan(kl_nats):
+        return coefficient
+    error = min(max(kl_nats / target_nats - 1.0, -_MAX_KL_ERROR), _MAX_KL_ERROR)
+    return coefficient * (1.0 + error * num_responses / horizon)
 
 
 def last_response_position(mask_BT: Tensor) -> Tensor:

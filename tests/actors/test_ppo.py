@@ -52,17 +52,22 @@ def workspace(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def ppo_config(workspace: Path, engine: str, num_iterations: int) -> TrainPPOConfig:
+def ppo_config(
+    workspace: Path, engine: str, num_iterations: int, **changes: object
+) -> TrainPPOConfig:
     return TrainPPOConfig(
         workspace=str(workspace),
         num_iterations=num_iterations,
         checkpoint_every=2,
-        ppo=PPOConfig(
-            num_rollouts=8,
-            num_minibatches=2,
-            micro_batch_size=3,
-            policy_learning_rate=1e-3,
-            critic_learning_rate=1e-3,
+        ppo=PPOConfig.model_validate(
+            {
+                "num_rollouts": 8,
+                "num_minibatches": 2,
+                "micro_batch_size": 3,
+                "policy_learning_rate": 1e-3,
+                "critic_learning_rate": 1e-3,
+            }
+            | changes
         ),
         rollout=RolloutConfig.model_validate(
             {
@@ -102,7 +107,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     ray_cluster: None, workspace: Path, tmp_path: Path
 ) -> None:
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    config = ppo_config(workspace, "transformers", num_iterations=4)
+    config = ppo_config(workspace, "transformers", num_iterations=4, kl_target=0.1, kl_horizon=8)
     train_ppo(config, str(whole))
     # What a run that was killed in iteration 3 leaves: the state and metrics of iteration 2.
     shutil.copytree(whole / "states" / "step-000002", resumed / "states" / "step-000002")
@@ -112,6 +117,8 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     continued = load_policy(resumed / "checkpoint").state_dict()
     assert all(torch.equal(expected[name], continued[name]) for name in expected)
     assert untimed(whole) == untimed(resumed)
+    betas = {metrics["ppo/kl_coefficient"] for _, metrics in read_metrics(str(whole))}
+    assert len(betas) == 4
 
 
 def untimed(run: Path) -> list[tuple[int, dict[str, float]]]:

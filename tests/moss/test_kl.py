@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from moss.errors import ShapeError
-from moss.kl import KLEstimator, estimate_kl, kl_loss, last_response_position, shape_rewards
+from moss.kl import (
+    KLEstimator,
+    adapt_coefficient,
+    estimate_kl,
+    kl_loss,
+    last_response_position,
+    shape_rewards,
+)
 
 
 def logprobs_and_mask(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -138,6 +145,37 @@ def test_what_the_gradient_of_a_sampled_loss_averages_to(estimator: KLEstimator)
     (expected,) = torch.autograd.grad(divergences[estimator], logits, retain_graph=True)
     (average,) = torch.autograd.grad((policy.detach() * losses).sum(), logits)
     assert torch.allclose(average, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kl_nats", "expected"),
+    [
+        (6.0, 0.1),
+        (6.6, 0.1 * (1 + 0.1 * 32 / 1000)),
+        (5.7, 0.1 * (1 - 0.05 * 32 / 1000)),
+        (60.0, 0.1 * (1 + 0.2 * 32 / 1000)),
+        (math.inf, 0.1 * (1 + 0.2 * 32 / 1000)),
+        (-1.0, 0.1 * (1 - 0.2 * 32 / 1000)),
+        (math.nan, 0.1),
+    ],
+)
+def test_the_coefficient_follows_the_relative_error_up_to_a_fifth(
+    kl_nats: float, expected: float
+) -> None:
+    adapted = adapt_coefficient(
+        0.1, kl_nats=kl_nats, target_nats=6.0, num_responses=32, horizon=1000
+    )
+    assert adapted == pytest.approx(expected, rel=1e-12)
+
+
+def test_an_adapted_coefficient_settles_where_the_kl_is_on_target() -> None:
+    """A policy whose KL is inverse to its penalty."""
+    coefficient = 0.01
+    for _ in range(500):
+        coefficient = adapt_coefficient(
+            coefficient, kl_nats=0.3 / coefficient, target_nats=6.0, num_responses=32, horizon=1000
+        )
+    assert 0.3 / coefficient == pytest.approx(6.0, rel=1e-3)
 
 
 def test_the_last_position_ignores_padding_and_gaps() -> None:

@@ -12,11 +12,17 @@ import torch
 
 from moss.config.ppo import ActorConfig, PPOConfig, SamplingParams
 from moss.errors import DataError
-from moss.experience import ScoredRollouts, drop_failed, make_experience, plan_minibatches
+from moss.experience import (
+    ExperienceReport,
+    ScoredRollouts,
+    drop_failed,
+    make_experience,
+    plan_minibatches,
+)
 from moss.forward import evaluate_tokens, response_logprobs, response_values
 from moss.learner import Learner, policy_part, value_part
 from moss.models import ValueModel, load_policy
-from moss.rollouts import Floats, Rollout, RolloutBatch, SampleRequest
+from moss.rollouts import Experience, Floats, Rollout, RolloutBatch, SampleRequest
 from moss.sampling import TransformersSampler
 
 ACTOR = ActorConfig()
@@ -33,6 +39,11 @@ def config(**changes: object) -> PPOConfig:
         "critic_learning_rate": 1e-3,
     }
     return PPOConfig.model_validate(base | changes)
+
+
+def learn_from(scored: ScoredRollouts, ppo: PPOConfig) -> tuple[Experience, ExperienceReport]:
+    """Experience in unscaled scores, under the config's own beta."""
+    return make_experience(scored, ppo, score_scale=1.0, kl_coefficient=ppo.kl_coefficient)
 
 
 class Players:
@@ -81,7 +92,7 @@ class Players:
         )
 
     def step(self, iteration: int) -> float:
-        experience, report = make_experience(self.score(iteration), self.ppo, score_scale=1.0)
+        experience, report = learn_from(self.score(iteration), self.ppo)
         plan = plan_minibatches(experience, self.ppo, seed=iteration)
         self.policy_learner.update(experience, plan, policy_part(self.ppo, temperature=1.0))
         self.critic_learner.update(experience, plan, value_part(self.ppo))
@@ -109,7 +120,7 @@ def test_an_update_does_not_depend_on_the_micro_batch(
 ) -> None:
     whole = Players(tiny_checkpoint, config(micro_batch_size=16))
     cut = Players(tiny_checkpoint, config(micro_batch_size=micro_batch_size))
-    experience, _ = make_experience(whole.score(0), whole.ppo, score_scale=1.0)
+    experience, _ = learn_from(whole.score(0), whole.ppo)
     plan = plan_minibatches(experience, whole.ppo, seed=0)
     part = policy_part(whole.ppo, temperature=1.0)
     expected = whole.policy_learner.update(experience, plan, part)
@@ -132,7 +143,7 @@ def test_kl_in_the_loss_alone_brings_the_policy_back_to_its_reference(
         for parameter in players.policy.parameters():
             parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
     before = players.score(0)
-    experience, _ = make_experience(before, players.ppo, score_scale=1.0)
+    experience, _ = learn_from(before, players.ppo)
     silent = replace(experience, advantages_BT=np.zeros_like(experience.advantages_BT))
     plan = plan_minibatches(silent, players.ppo, seed=0)
     players.policy_learner.update(silent, plan, policy_part(players.ppo, temperature=1.0))
@@ -145,8 +156,8 @@ def test_a_kl_in_the_loss_is_not_in_the_reward_as_well(tiny_checkpoint: Path) ->
     scored = Players(tiny_checkpoint, config()).score(0)
     shifted = replace(scored, reference_logprobs_BT=scored.reference_logprobs_BT - 1.0)
     loss = {"kl_placement": "loss", "kl_estimator": "k3", "kl_coefficient": 0.5}
-    in_loss, _ = make_experience(shifted, config(**loss), score_scale=1.0)
-    without, _ = make_experience(shifted, config(kl_coefficient=0.0), score_scale=1.0)
+    in_loss, _ = learn_from(shifted, config(**loss))
+    without, _ = learn_from(shifted, config(kl_coefficient=0.0))
     assert np.array_equal(in_loss.advantages_BT, without.advantages_BT)
     assert in_loss.kl_loss_coefficient == 0.5
     assert without.kl_loss_coefficient == 0.0
@@ -155,13 +166,13 @@ def test_a_kl_in_the_loss_is_not_in_the_reward_as_well(tiny_checkpoint: Path) ->
 def test_garbage_in_padding_changes_nothing(tiny_checkpoint: Path) -> None:
     players = Players(tiny_checkpoint, config())
     scored = players.score(0)
-    clean, _ = make_experience(scored, players.ppo, score_scale=1.0)
+    clean, _ = learn_from(scored, players.ppo)
     for name in ("logprobs_BT", "reference_logprobs_BT", "values_BT"):
         getattr(scored, name)[~scored.rollouts.mask_BT] = np.nan
     scored.rollouts.tokens_BT[
         np.arange(scored.rollouts.tokens_BT.shape[1]) >= scored.rollouts.lengths_B[:, None]
     ] = 77
-    dirty, _ = make_experience(scored, players.ppo, score_scale=1.0)
+    dirty, _ = learn_from(scored, players.ppo)
     assert np.array_equal(clean.advantages_BT, dirty.advantages_BT)
     plan = plan_minibatches(dirty, players.ppo, seed=0)
     part = policy_part(players.ppo, temperature=1.0)
@@ -177,7 +188,7 @@ def test_a_learner_goes_on_exactly_where_it_was_saved(
     players = Players(tiny_checkpoint, config())
     players.step(0)
     players.policy_learner.save(str(tmp_path / "policy"))
-    experience, _ = make_experience(players.score(1), players.ppo, score_scale=1.0)
+    experience, _ = learn_from(players.score(1), players.ppo)
     plan = plan_minibatches(experience, players.ppo, seed=1)
     part = policy_part(players.ppo, temperature=1.0)
     expected = players.policy_learner.update(experience, plan, part)
@@ -207,7 +218,7 @@ def test_every_row_is_in_one_minibatch_of_each_epoch_next_to_rows_of_like_length
     zeros = np.zeros(batch.tokens_BT.shape, np.float32)
     scored = ScoredRollouts(batch, np.zeros(15, np.float32), zeros, zeros, zeros)
     ppo = config(num_epochs=2, num_minibatches=4)
-    experience, _ = make_experience(scored, ppo, score_scale=1.0)
+    experience, _ = learn_from(scored, ppo)
     plan = plan_minibatches(experience, ppo, seed=3)
     assert len(plan) == 8
     for epoch in (plan[:4], plan[4:]):

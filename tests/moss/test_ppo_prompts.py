@@ -45,6 +45,8 @@ def test_warm_up_is_the_papers_tenth_of_3125_steps() -> None:
         ({"ppo": {"num_rollouts": 32, "num_minibatches": 5}}, r"6\.40 each"),
         ({"actors": {"policy": {"num_ranks": 2}}}, "trained role runs in 1"),
         ({"rollout": {"sampling": {"temperature": 0}}}, "explores nothing"),
+        ({"ppo": {"kl_target": 6.0, "kl_coefficient": 0}}, "cannot move kl_coefficient=0"),
+        ({"ppo": {"kl_target": 6.0, "kl_horizon": 16}}, "kl_horizon=16 is shorter"),
         ({"ppo": {"kl_placement": "loss"}}, "choose k2"),
         ({"ppo": {"clip_rang": 0.2}}, "did you mean 'ppo.clip_range'"),
     ],

@@ -66,7 +66,12 @@ class PPOConfig(Config):
     value_clip_range: float | None = Field(0.2, gt=0)
     """A value may move this far from the old one, in value units; null for no clipping."""
     kl_coefficient: float = Field(0.02, ge=0)
-    """Beta of equation 2 (7.2: 0.02)."""
+    """Beta of equation 2 (7.2: 0.02); where `kl_target` is set, the first iteration's."""
+    kl_target: float | None = Field(None, gt=0)
+    """KL from the reference, nats per response, that beta is adapted to after every iteration
+    (Ziegler et al. 2019, sec. 2.2); null keeps beta fixed."""
+    kl_horizon: int = Field(10_000, ge=1)
+    """Responses in which a KL of 1.2 times the target, or more, raises beta by about 20 %."""
     kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     """Per-token KL; k1 sums to the log ratio of equation 2."""
     kl_placement: Literal["reward", "loss"] = "reward"
@@ -108,6 +113,22 @@ class PPOConfig(Config):
             raise ValueError(
                 "kl_estimator=k1 with kl_placement=loss pulls nowhere on average; choose k2 (the "
                 "gradient of the KL) or k3"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def adapted_coefficient_can_move(self) -> Self:
+        """Beta is adapted by factors: zero stays zero, and none may turn it negative."""
+        if self.kl_target is None:
+            return self
+        if self.kl_coefficient == 0:
+            raise ValueError(
+                f"kl_target={self.kl_target} cannot move kl_coefficient=0; give it a start above 0"
+            )
+        if self.num_rollouts > self.kl_horizon:
+            raise ValueError(
+                f"kl_horizon={self.kl_horizon} is shorter than one iteration of num_rollouts="
+                f"{self.num_rollouts} responses; raise it"
             )
         return self
 
