@@ -183,6 +183,7 @@ def report_metrics(report: IterationReport) -> dict[str, float]:
         names.PPO_VALUE_LOSS: critic.loss,
         names.PPO_VALUE_CLIPPED: critic.clip_fraction,
         names.PPO_VALUE_GRADIENT_NORM: critic.gradient_norm,
+        names.PPO_VALUE_SKIPPED: float(critic.num_skipped),
         names.TIME_ROLLOUT: seconds["rollout"],
         names.TIME_SCORE: seconds["score"],
         names.TIME_UPDATE: seconds["update"],
@@ -194,7 +195,9 @@ def report_metrics(report: IterationReport) -> dict[str, float]:
             names.PPO_POLICY_LOSS: report.policy.loss,
             names.PPO_CLIPPED: report.policy.clip_fraction,
             names.PPO_KL: report.policy.approximate_kl,
+            names.PPO_LEFT_OUT: float(report.policy.num_left_out),
             names.PPO_POLICY_GRADIENT_NORM: report.policy.gradient_norm,
+            names.PPO_POLICY_SKIPPED: float(report.policy.num_skipped),
             names.TRAIN_LEARNING_RATE: report.policy.learning_rate,
         }
     return measured

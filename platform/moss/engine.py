@@ -12,6 +12,7 @@ micro-batches, up to rounding.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -126,11 +127,18 @@ class TrainingEngine:
         Args:
             compute: model to scalar loss, already divided by the weight of the whole batch. Under
                 ZeRO-3 it may read weights only by calling submodules.
-        Returns: the loss.
+        Returns: the loss; where it is not finite, neither is any gradient, and the step is skipped.
         """
         loss = self._engine(compute)
-        self._engine.backward(loss * self._num_workers, scale_wrt_gas=False)
+        # Through the gradients, so that all workers skip together.
+        factor = torch.where(loss.detach().isfinite(), float(self._num_workers), math.nan)
+        self._engine.backward(loss * factor.to(loss.dtype), scale_wrt_gas=False)
         return float(loss.detach())
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients since the last step; for unsharded fp32 parameters only."""
+        assert isinstance(self._optimizer, ClippedAdamW | ClippedMuon), "ZeRO keeps its own sums"
+        self._engine.zero_grad()
 
     def forward(self, compute: Callable[[nn.Module], Tensor]) -> Tensor:
         """Run a computation without gradients, on every worker at once under ZeRO-3."""

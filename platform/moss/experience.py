@@ -58,18 +58,20 @@ class ExperienceReport:
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """Means over the optimizer steps of one PPO update."""
+    """Means over the optimizer steps that one PPO update took; not a number if it took none."""
 
     loss: float
     clip_fraction: float
     approximate_kl: float
     """KL(old || new) in nats per token; 0 for the critic."""
     gradient_norm: float
-    """Before clipping, over the steps that were taken."""
+    """Before clipping."""
     learning_rate: float
-    """Of the last step."""
+    """Of the last minibatch that was computed."""
     num_skipped: int
-    """Optimizer steps without a finite gradient since training began."""
+    """Optimizer steps without a finite loss and gradient since training began."""
+    num_left_out: int
+    """Minibatches of this update left out because the KL had passed `max_update_kl`."""
 
 
 def drop_failed(

@@ -29,6 +29,8 @@ from moss.models import ValueModel
 from moss.rollouts import Experience, length_sorted_groups
 
 _PROGRESS_FILE: Final = "learner.json"
+_KL: Final = 2
+"""Where a minibatch's measures hold `LossPart.approximate_kl`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,28 +75,38 @@ class Learner:
     def update(
         self, experience: Experience, minibatches: Sequence[Sequence[int]], part_loss: PartLoss
     ) -> UpdateReport:
-        """One optimizer step per minibatch, in order.
+        """One optimizer step per minibatch, in order, while the KL stays within its bound.
+
+        A minibatch that shows the bound passed is not learned from, nor is any after it; for the
+        schedule they count as done.
 
         Args:
             minibatches: row indices of each.
         """
-        totals = np.zeros(3)
-        norms: list[float] = []
-        for rows in minibatches:
-            totals += self._accumulate(experience.rows(rows), part_loss)
-            rate = self._peak * self._config.warmup_factor(self._steps_done, self._num_steps)
+        taken: list[npt.NDArray[np.float64]] = []
+        num_left_out = 0
+        for number, rows in enumerate(minibatches):
+            measured = self._accumulate(experience.rows(rows), part_loss)
+            step_number = self._steps_done + number
+            rate = self._peak * self._config.warmup_factor(step_number, self._num_steps)
+            if self._passes_kl_bound(float(measured[_KL])):
+                self._engine.drop_gradients()
+                num_left_out = len(minibatches) - number
+                break
             step = self._engine.optim_step(rate)
-            self._steps_done += 1
             if not step.skipped:
-                norms.append(step.grad_norm)
-        loss, clip_fraction, approximate_kl = (float(x) for x in totals / len(minibatches))
+                taken.append(np.append(measured, step.grad_norm))
+        self._steps_done += len(minibatches)
+        means = sum(taken, np.zeros(4)) / len(taken) if taken else np.full(4, np.nan)
+        loss, clip_fraction, approximate_kl, gradient_norm = (float(mean) for mean in means)
         return UpdateReport(
             loss=loss,
             clip_fraction=clip_fraction,
             approximate_kl=approximate_kl,
-            gradient_norm=sum(norms) / len(norms) if norms else float("nan"),
+            gradient_norm=gradient_norm,
             learning_rate=rate,
             num_skipped=self._engine.num_skipped,
+            num_left_out=num_left_out,
         )
 
     def evaluate(self, compute: Callable[[nn.Module], Tensor]) -> Tensor:
@@ -116,6 +128,10 @@ class Learner:
         """Continue exactly where `save` stood."""
         self._engine.load(folder)
         self._steps_done = json.loads((Path(folder) / _PROGRESS_FILE).read_text())["steps_done"]
+
+    def _passes_kl_bound(self, approximate_kl: float) -> bool:
+        bound = self._config.max_update_kl
+        return bound is not None and approximate_kl > bound
 
     def _accumulate(self, minibatch: Experience, part_loss: PartLoss) -> npt.NDArray[np.float64]:
         num_tokens = minibatch.rollouts.num_response_tokens

@@ -163,6 +163,59 @@ def test_a_kl_in_the_loss_is_not_in_the_reward_as_well(tiny_checkpoint: Path) ->
     assert without.kl_loss_coefficient == 0.0
 
 
+def test_an_update_ends_before_the_first_minibatch_past_the_kl_bound(
+    tiny_checkpoint: Path,
+) -> None:
+    slow = {"num_epochs": 4, "warmup_ratio": 0.5}
+    free = Players(tiny_checkpoint, config(**slow))
+    experience, _ = learn_from(free.score(0), free.ppo)
+    plan = plan_minibatches(experience, free.ppo, seed=0)
+    part = policy_part(free.ppo, temperature=1.0)
+    kls = [free.policy_learner.update(experience, [rows], part).approximate_kl for rows in plan]
+    bound = max(kls) / 5
+    num_within = next(number for number, kl in enumerate(kls) if kl > bound)
+    assert 1 <= num_within < len(plan) - 1
+
+    bounded = Players(tiny_checkpoint, config(**slow, max_update_kl=bound))
+    report = bounded.policy_learner.update(experience, plan, part)
+    assert report.num_left_out == len(plan) - num_within
+    assert report.approximate_kl == pytest.approx(sum(kls[:num_within]) / num_within)
+    short = Players(tiny_checkpoint, config(**slow))
+    short.policy_learner.update(experience, plan[:num_within], part)
+    assert equal_weights(bounded.policy_learner, short.policy_learner)
+
+    # What was left out has no gradient left, and its place in the schedule is taken.
+    still = replace(
+        experience,
+        logprobs_BT=bounded.logprobs(bounded.policy, experience.rollouts),
+        advantages_BT=np.zeros_like(experience.advantages_BT),
+    )
+    after = bounded.policy_learner.update(still, plan[:1], part)
+    assert after.gradient_norm == 0.0
+    assert after.learning_rate == pytest.approx(1e-3 * (len(plan) + 1) / 20)
+
+
+def test_a_minibatch_without_a_finite_loss_is_skipped_counted_and_not_averaged(
+    tiny_checkpoint: Path,
+) -> None:
+    players, clean = (Players(tiny_checkpoint, config()) for _ in range(2))
+    experience, _ = learn_from(players.score(0), players.ppo)
+    broken, whole = plan_minibatches(experience, players.ppo, seed=0)
+    experience.advantages_BT[broken] = np.inf
+    part = policy_part(players.ppo, temperature=1.0)
+    nothing = players.policy_learner.update(experience, [broken], part)
+    assert (nothing.num_skipped, np.isnan(nothing.loss)) == (1, True)
+    assert equal_weights(players.policy_learner, clean.policy_learner)
+    some = players.policy_learner.update(experience, [whole, broken], part)
+    assert some.num_skipped == 2
+    assert np.isfinite([some.loss, some.clip_fraction, some.gradient_norm]).all()
+
+
+def equal_weights(first: Learner, second: Learner) -> bool:
+    others = second.weights()
+    return all(torch.equal(others[name], value) for name, value in first.weights().items())
+
+
 def test_garbage_in_padding_changes_nothing(tiny_checkpoint: Path) -> None:
     players = Players(tiny_checkpoint, config())
     scored = players.score(0)
@@ -195,8 +248,7 @@ def test_a_learner_goes_on_exactly_where_it_was_saved(
     other = Players(tiny_checkpoint, config())
     other.policy_learner.load(str(tmp_path / "policy"))
     assert other.policy_learner.update(experience, plan, part) == expected
-    weights = other.policy_learner.weights()
-    assert all(torch.equal(weights[k], v) for k, v in players.policy_learner.weights().items())
+    assert equal_weights(players.policy_learner, other.policy_learner)
 
 
 def test_a_failed_reward_takes_its_rollout_out_with_a_reason(tiny_checkpoint: Path) -> None:

@@ -214,7 +214,7 @@ def test_phases_cover_every_step_once() -> None:
     assert plan_phases(UnfreezingConfig(), 10)[-1].end == 10
 
 
-def test_a_step_without_a_finite_gradient_is_skipped_and_counted() -> None:
+def test_a_step_without_a_finite_loss_and_gradient_is_skipped_and_counted() -> None:
     for zero_stage in (0, 1, 3):
         parallel = ParallelConfig(num_threads=1, zero_stage=zero_stage)
         engine = TrainingEngine(policy(), ADAM, parallel)
@@ -229,9 +229,13 @@ def test_a_step_without_a_finite_gradient_is_skipped_and_counted() -> None:
         assert engine.optim_step(1e-2).skipped
         after = engine.full_state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)
+        engine.forward_backward(lambda model: loss(model, 1.0) + math.inf)
+        assert engine.optim_step(1e-2).skipped
+        after = engine.full_state_dict()
+        assert all(torch.equal(before[name], after[name]) for name in before)
         engine.forward_backward(lambda model: loss(model, 1.0))
         assert not engine.optim_step(1e-2).skipped
-        assert engine.num_skipped == 1
+        assert engine.num_skipped == 2
         moved = engine.full_state_dict()
         assert any(not torch.equal(after[name], moved[name]) for name in after)
         engine.close()

@@ -59,6 +59,9 @@ class PPOConfig(Config):
     """Optimizer steps per PPO epoch."""
     num_epochs: int = Field(1, ge=1)
     """Passes over each rollout batch (7.2: 1 epoch)."""
+    max_update_kl: float | None = Field(None, gt=0)
+    """Approximate KL from the weights that sampled, nats per token, past which the policy's
+    remaining minibatches of an update are left out; null takes them all. The critic takes them."""
     micro_batch_size: int = Field(32, ge=1)
     """Rollouts run forward and backward at once; changes speed and memory, not the result."""
     clip_range: float = Field(0.2, gt=0, lt=1)
