@@ -1,4 +1,4 @@
-"""The critic: values of response prefixes, started from the preference model."""
+"""The critic of GAE: values of response prefixes, started from the preference model."""
 
 from __future__ import annotations
 

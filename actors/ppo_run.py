@@ -68,7 +68,7 @@ def train_ppo(config: TrainPPOConfig, run_folder: str) -> PPOResult:
         WaitTimeoutError, WeightSyncError: a phase or a weight push did not end in time.
     """
     inputs = load_inputs(config)
-    placement = plan_placement(config.actors.by_role)
+    placement = plan_placement(config.started_roles)
     with (
         connect(
             num_cpus_needed=placement.num_cpus,
@@ -87,11 +87,12 @@ def _started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAc
     actors = PPOActors(
         rollout=ActorGroup.start("rollout", placed.rollout, RolloutActor, placed.rollout),
         policy=ActorGroup.start("policy", placed.policy, PolicyActor, placed.policy),
-        critic=ActorGroup.start("critic", placed.critic, CriticActor, placed.critic),
+        critic=ActorGroup.start("critic", placed.critic, CriticActor, placed.critic)
+        if ppo.uses_critic
+        else None,
         reference=ActorGroup.start("reference", placed.reference, ReferenceActor, placed.reference),
         reward=ActorGroup.start("reward", placed.reward, RewardActor, placed.reward),
     )
-    groups = (actors.rollout, actors.policy, actors.critic, actors.reference, actors.reward)
     num_steps = ppo.num_optimizer_steps(_num_iterations(config, inputs))
     temperature = config.rollout.sampling.temperature
     try:
@@ -101,13 +102,6 @@ def _started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAc
             ),
             actors.policy.call(
                 PolicyActor.load, inputs.policy, ppo, num_steps=num_steps, temperature=temperature
-            ),
-            actors.critic.call(
-                CriticActor.load,
-                inputs.preference_model,
-                ppo,
-                num_steps=num_steps,
-                score_scale=inputs.score_scale,
             ),
             actors.reference.call(
                 ReferenceActor.load,
@@ -119,12 +113,21 @@ def _started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAc
                 RewardActor.load, inputs.preference_model, max_rows=ppo.micro_batch_size
             ),
         ]
+        if actors.critic:
+            loading.append(
+                actors.critic.call(
+                    CriticActor.load,
+                    inputs.preference_model,
+                    ppo,
+                    num_steps=num_steps,
+                    score_scale=inputs.score_scale,
+                )
+            )
         for pending in loading:
             pending.wait(config.timeouts.start_s)
         yield actors
     finally:
-        for group in groups:
-            group.stop()
+        actors.stop()
 
 
 def _iterate(
@@ -169,8 +172,8 @@ def _iterate(
 
 
 def report_metrics(report: IterationReport) -> dict[str, float]:
-    """An iteration as named metrics."""
-    seen, critic, seconds = report.experience, report.critic, report.seconds
+    """An iteration as named metrics; those of a model that was not updated are left out."""
+    seen, seconds = report.experience, report.seconds
     measured = {
         names.ROLLOUT_SCORE: seen.score,
         names.ROLLOUT_LENGTH: seen.length_tokens,
@@ -179,17 +182,21 @@ def report_metrics(report: IterationReport) -> dict[str, float]:
         names.ROLLOUT_LOGPROB_GAP: seen.logprob_gap_nats,
         names.ROLLOUT_STALENESS: 0.0,
         names.PPO_KL_COEFFICIENT: report.kl_coefficient,
-        names.PPO_EXPLAINED_VARIANCE: seen.explained_variance,
-        names.PPO_VALUE_LOSS: critic.loss,
-        names.PPO_VALUE_CLIPPED: critic.clip_fraction,
-        names.PPO_VALUE_GRADIENT_NORM: critic.gradient_norm,
-        names.PPO_VALUE_SKIPPED: float(critic.num_skipped),
         names.TIME_ROLLOUT: seconds["rollout"],
         names.TIME_SCORE: seconds["score"],
         names.TIME_UPDATE: seconds["update"],
         names.TIME_WEIGHT_PUSH: seconds["weight_push"],
         names.TIME_STEP: sum(seconds.values()),
     }
+    if seen.explained_variance is not None:
+        measured[names.PPO_EXPLAINED_VARIANCE] = seen.explained_variance
+    if report.critic is not None:
+        measured |= {
+            names.PPO_VALUE_LOSS: report.critic.loss,
+            names.PPO_VALUE_CLIPPED: report.critic.clip_fraction,
+            names.PPO_VALUE_GRADIENT_NORM: report.critic.gradient_norm,
+            names.PPO_VALUE_SKIPPED: float(report.critic.num_skipped),
+        }
     if report.policy is not None:
         measured |= {
             names.PPO_POLICY_LOSS: report.policy.loss,
@@ -224,9 +231,10 @@ def _restore(
     with tempfile.TemporaryDirectory(prefix="moss-ppo-") as scratch:
         local = fetch_training_state(path, scratch)
         policy = actors.policy.call(PolicyActor.load_state, join(local, "policy"))
-        critic = actors.critic.call(CriticActor.load_state, join(local, "critic"))
+        if actors.critic:
+            critic = actors.critic.call(CriticActor.load_state, join(local, "critic"))
+            critic.only(config.timeouts.save_s)
         policy.only(config.timeouts.save_s)
-        critic.only(config.timeouts.save_s)
         stored = json.loads(Path(local, _CONTROLLER_FILE).read_text(encoding="utf-8"))
     return iteration, stored["kl_coefficient"], PPOTotals(**stored["totals"])
 
@@ -242,11 +250,12 @@ def _save_state(
 
     def write(folder: str) -> None:
         policy = actors.policy.call(PolicyActor.save_state, join(folder, "policy"))
-        critic = actors.critic.call(CriticActor.save_state, join(folder, "critic"))
         stored = {"kl_coefficient": trainer.kl_coefficient, "totals": asdict(totals)}
         Path(folder, _CONTROLLER_FILE).write_text(json.dumps(stored), encoding="utf-8")
+        if actors.critic:
+            critic = actors.critic.call(CriticActor.save_state, join(folder, "critic"))
+            critic.only(config.timeouts.save_s)
         policy.only(config.timeouts.save_s)
-        critic.only(config.timeouts.save_s)
 
     states = join(run_folder, STATES)
     save_training_state(states, trainer.iteration, write, keep=config.keep_checkpoints)
@@ -275,4 +284,4 @@ def _result(inputs: PPOInputs, totals: PPOTotals, last: dict[str, float]) -> PPO
 
 
 def _num_iterations(config: TrainPPOConfig, inputs: PPOInputs) -> int:
-    return config.num_iterations or inputs.prompts.num_iterations(config.ppo.num_rollouts)
+    return config.num_iterations or inputs.prompts.num_iterations(config.ppo.num_prompts)

@@ -1,7 +1,7 @@
 """One PPO iteration over the actors: the page to read first.
 
 prompts -> rollouts -> scores, values, policy and reference logprobs -> KL-shaped rewards -> GAE ->
-policy and critic updates -> published weights.
+policy and critic updates -> published weights. Other estimators than GAE have no critic.
 """
 
 from __future__ import annotations
@@ -36,13 +36,20 @@ from moss.rollouts import Experience, Floats, RolloutBatch, SampleRequest
 
 @dataclass(frozen=True, slots=True)
 class PPOActors:
-    """The five roles, loaded."""
+    """The roles, loaded."""
 
     policy: ActorGroup[PolicyActor]
-    critic: ActorGroup[CriticActor]
+    critic: ActorGroup[CriticActor] | None
+    """None where the estimator has no critic."""
     reference: ActorGroup[ReferenceActor]
     reward: ActorGroup[RewardActor]
     rollout: ActorGroup[RolloutActor]
+
+    def stop(self) -> None:
+        """End every actor; what they hold is lost."""
+        for group in (self.rollout, self.policy, self.critic, self.reference, self.reward):
+            if group is not None:
+                group.stop()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,8 @@ class IterationReport:
     """Beta of this iteration."""
     policy: UpdateReport | None
     """None while only the critic trains."""
-    critic: UpdateReport
+    critic: UpdateReport | None
+    """None where the estimator has no critic."""
     num_responses: int
     num_response_tokens: int
     dropped: list[dict[str, str]]
@@ -93,7 +101,11 @@ class PPOTrainer:
     def step(self) -> IterationReport:
         """One iteration (section 7.2)."""
         clock = _PhaseClock()
-        requests = self._inputs.prompts.batch(self.iteration, self._config.num_rollouts)
+        requests = self._inputs.prompts.batch(
+            self.iteration,
+            self._config.num_prompts,
+            responses_per_prompt=self._config.responses_per_prompt,
+        )
         rollouts = self._generate(requests)
         clock.end("rollout")
         scored, dropped = self._score(rollouts)
@@ -137,37 +149,40 @@ class PPOTrainer:
         )
 
     def _score(self, rollouts: RolloutBatch) -> tuple[ScoredRollouts, list[dict[str, str]]]:
-        """All four forward passes at once, one per role."""
+        """All forward passes at once, one per role."""
         actors, limit_s = self._actors, self._timeouts.score_s
         scores = actors.reward.map(RewardActor.score, _shards(rollouts, actors.reward.num_ranks))
         reference = actors.reference.map(
             ReferenceActor.logprobs, _shards(rollouts, actors.reference.num_ranks)
         )
         logprobs = actors.policy.call(PolicyActor.logprobs, rollouts)
-        values = actors.critic.call(CriticActor.values, rollouts)
+        values = actors.critic.call(CriticActor.values, rollouts) if actors.critic else None
         joined = _join_scores(scores.wait(limit_s))
         scored = ScoredRollouts(
             rollouts=rollouts,
+            prompts_B=np.arange(rollouts.num_rollouts) // self._config.responses_per_prompt,
             scores_B=joined.scores_B,
             logprobs_BT=logprobs.only(limit_s),
             reference_logprobs_BT=_join_rows(
                 reference.wait(limit_s), width=rollouts.tokens_BT.shape[1]
             ),
-            values_BT=values.only(limit_s),
+            values_BT=values.only(limit_s) if values else None,
         )
         return drop_failed(scored, joined.failures)
 
-    def _update(self, experience: Experience) -> tuple[UpdateReport | None, UpdateReport]:
+    def _update(self, experience: Experience) -> tuple[UpdateReport | None, UpdateReport | None]:
         """Policy and critic side by side; the critic alone during its warm-up."""
-        limit_s = self._timeouts.update_s
+        actors, limit_s = self._actors, self._timeouts.update_s
         plan = plan_minibatches(
             experience, self._config, seed=self._inputs.prompts.seed + self.iteration
         )
-        critic = self._actors.critic.call(CriticActor.update, experience, plan)
-        if self.iteration < self._config.critic_warmup_iterations:
-            return None, critic.only(limit_s)
-        policy = self._actors.policy.call(PolicyActor.update, experience, plan)
-        return policy.only(limit_s), critic.only(limit_s)
+        warming_up = self.iteration < self._config.critic_warmup_iterations
+        critic = actors.critic.call(CriticActor.update, experience, plan) if actors.critic else None
+        policy = None if warming_up else actors.policy.call(PolicyActor.update, experience, plan)
+        return (
+            policy.only(limit_s) if policy else None,
+            critic.only(limit_s) if critic else None,
+        )
 
     def _adapt_kl_coefficient(self, report: IterationReport) -> None:
         """Only by iterations that move the policy: while it stands still, its KL says nothing."""

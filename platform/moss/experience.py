@@ -9,12 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from moss.advantages import compute_gae, explained_variance, scale_scores, whiten
+from moss.advantages import (
+    compute_gae,
+    compute_grpo,
+    compute_reinforce_pp,
+    compute_rloo,
+    explained_variance,
+    scale_scores,
+    whiten,
+)
 from moss.config.ppo import PPOConfig
 from moss.errors import DataError
 from moss.kl import estimate_kl, shape_rewards
-from moss.rollouts import Experience, Floats, RolloutBatch
+from moss.rollouts import CriticTargets, Experience, Floats, Ints, RolloutBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +41,14 @@ class ScoredRollouts:
     """Rollouts with everything that is computed from them before the update."""
 
     rollouts: RolloutBatch
+    prompts_B: Ints
+    """Number of each row's prompt; responses to one prompt share it."""
     scores_B: Floats
     """All finite."""
     logprobs_BT: Floats
     reference_logprobs_BT: Floats
-    values_BT: Floats
+    values_BT: Floats | None
+    """None where the estimator has no critic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +64,8 @@ class ExperienceReport:
     logprob_gap_nats: float
     """Mean absolute difference per token of the rollout engine's logprob and the trainer's; with
     `top_p` < 1 it includes the nucleus' renormalisation."""
-    explained_variance: float
-    """Of the critic, before its update."""
+    explained_variance: float | None
+    """Of the critic, before its update; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +107,11 @@ def drop_failed(
     width = rollouts.tokens_BT.shape[1]
     remaining = ScoredRollouts(
         rollouts=rollouts,
+        prompts_B=scored.prompts_B[kept],
         scores_B=scored.scores_B[kept],
         logprobs_BT=scored.logprobs_BT[kept, :width],
         reference_logprobs_BT=scored.reference_logprobs_BT[kept, :width],
-        values_BT=scored.values_BT[kept, :width],
+        values_BT=None if scored.values_BT is None else scored.values_BT[kept, :width],
     )
     return remaining, [{"row": str(row), "reason": failures[row]} for row in sorted(failures)]
 
@@ -115,7 +128,7 @@ def make_experience(
     rollouts = scored.rollouts
     # Copies: arrays from Ray's object store are read-only.
     mask_BT = torch.tensor(rollouts.mask_BT)
-    logprobs_BT, values_BT = torch.tensor(scored.logprobs_BT), torch.tensor(scored.values_BT)
+    logprobs_BT = torch.tensor(scored.logprobs_BT)
     reference_BT = torch.tensor(scored.reference_logprobs_BT)
     rewards_B = scale_scores(
         torch.tensor(scored.scores_B),
@@ -129,18 +142,15 @@ def make_experience(
     rewards_BT = shape_rewards(
         rewards_B, kl_BT, mask_BT, coefficient=kl_coefficient if in_reward else 0.0
     )
-    advantages_BT, returns_BT = compute_gae(
-        rewards_BT, values_BT, mask_BT, gamma=config.gamma, gae_lambda=config.gae_lambda
-    )
+    advantages_BT, critic = _estimate_advantages(rewards_BT, mask_BT, scored, config)
     if config.whiten_advantages:
         advantages_BT = whiten(advantages_BT, mask_BT)
     experience = Experience(
         rollouts=rollouts,
         logprobs_BT=scored.logprobs_BT,
         reference_logprobs_BT=scored.reference_logprobs_BT,
-        values_BT=scored.values_BT,
         advantages_BT=advantages_BT.numpy(),
-        returns_BT=returns_BT.numpy(),
+        critic=critic,
         kl_loss_coefficient=0.0 if in_reward else kl_coefficient,
     )
     log_ratio_BT = estimate_kl(logprobs_BT, reference_BT, mask_BT, "k1")
@@ -151,9 +161,40 @@ def make_experience(
         stopped_fraction=float(rollouts.finished_B.mean()),
         kl_nats=float(log_ratio_BT.sum(1).mean()),
         logprob_gap_nats=float(gap.mean()),
-        explained_variance=explained_variance(values_BT, returns_BT, mask_BT),
+        explained_variance=_explained_variance(critic, mask_BT),
     )
     return experience, report
+
+
+def _estimate_advantages(
+    rewards_BT: Tensor, mask_BT: Tensor, scored: ScoredRollouts, config: PPOConfig
+) -> tuple[Tensor, CriticTargets | None]:
+    """Advantages (B, T), and what the critic learns from where there is one."""
+    prompts_B = torch.tensor(scored.prompts_B)
+    match config.estimator:
+        case "grpo":
+            return compute_grpo(rewards_BT, prompts_B, mask_BT), None
+        case "rloo":
+            return compute_rloo(rewards_BT, prompts_B, mask_BT), None
+        case "reinforce_pp":
+            return compute_reinforce_pp(rewards_BT, mask_BT, gamma=config.gamma), None
+    assert scored.values_BT is not None, "with gae the critic is started and asked"
+    advantages_BT, returns_BT = compute_gae(
+        rewards_BT,
+        torch.tensor(scored.values_BT),
+        mask_BT,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+    )
+    return advantages_BT, CriticTargets(scored.values_BT, returns_BT.numpy())
+
+
+def _explained_variance(critic: CriticTargets | None, mask_BT: Tensor) -> float | None:
+    if critic is None:
+        return None
+    return explained_variance(
+        torch.tensor(critic.values_BT), torch.tensor(critic.returns_BT), mask_BT
+    )
 
 
 def plan_minibatches(experience: Experience, config: PPOConfig, *, seed: int) -> list[list[int]]:

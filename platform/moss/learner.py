@@ -195,12 +195,13 @@ def value_part(config: PPOConfig) -> PartLoss:
 
     def compute(model: nn.Module, part: Experience, num_tokens: int) -> LossPart:
         assert isinstance(model, ValueModel), "the critic's learner holds a value model"
+        assert part.critic is not None, "only estimators with a critic train one"
         tokens_BT, mask_BT, old_values_BT, returns_BT = _tensors(
             model.body.device,
             part.rollouts.tokens_BT,
             part.rollouts.mask_BT,
-            part.values_BT,
-            part.returns_BT,
+            part.critic.values_BT,
+            part.critic.returns_BT,
         )
         result = value_loss(
             response_values(model, tokens_BT, mask_BT),

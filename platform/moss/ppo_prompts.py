@@ -28,17 +28,25 @@ class PromptSet:
     """Prompts left out because they are longer than the limit."""
     seed: int
 
-    def batch(self, iteration: int, size: int) -> list[SampleRequest]:
-        """The requests of one iteration; each pass over the prompts has its own order."""
-        positions = range(iteration * size, (iteration + 1) * size)
+    def batch(
+        self, iteration: int, num_prompts: int, *, responses_per_prompt: int = 1
+    ) -> list[SampleRequest]:
+        """The requests of one iteration, those of one prompt side by side.
+
+        Each pass over the prompts has its own order.
+        """
+        size = num_prompts * responses_per_prompt
         return [
-            SampleRequest(self.prompts[self._prompt_at(position)], self._seed_of(position))
-            for position in positions
+            SampleRequest(
+                self.prompts[self._prompt_at(position // responses_per_prompt)],
+                self._seed_of(position),
+            )
+            for position in range(iteration * size, (iteration + 1) * size)
         ]
 
-    def num_iterations(self, size: int) -> int:
-        """Whole batches of `size` in one pass over the prompts, at least one."""
-        return max(1, len(self.prompts) // size)
+    def num_iterations(self, num_prompts: int) -> int:
+        """Whole batches of `num_prompts` in one pass over the prompts, at least one."""
+        return max(1, len(self.prompts) // num_prompts)
 
     def _prompt_at(self, position: int) -> int:
         epoch, offset = divmod(position, len(self.prompts))

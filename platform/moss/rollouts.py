@@ -114,6 +114,19 @@ class RolloutBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class CriticTargets:
+    """What the critic learns from."""
+
+    values_BT: Floats
+    """Its value before each token, when the batch was scored."""
+    returns_BT: Floats
+
+    def rows(self, picked: Ints, *, width: int) -> CriticTargets:
+        """The rows at `picked`, cut to `width` tokens."""
+        return CriticTargets(self.values_BT[picked, :width], self.returns_BT[picked, :width])
+
+
+@dataclass(frozen=True, slots=True)
 class Experience:
     """A rollout batch with all that one PPO update reads."""
 
@@ -121,10 +134,9 @@ class Experience:
     logprobs_BT: Floats
     """Under the weights that start the update, at sampling temperature."""
     reference_logprobs_BT: Floats
-    values_BT: Floats
-    """Critic's value before each token."""
     advantages_BT: Floats
-    returns_BT: Floats
+    critic: CriticTargets | None
+    """None where the estimator has no critic."""
     kl_loss_coefficient: float
     """Weight of the KL term of the policy's loss; 0 where the KL stands in the reward."""
 
@@ -137,9 +149,8 @@ class Experience:
             rollouts=rollouts,
             logprobs_BT=self.logprobs_BT[picked, :width],
             reference_logprobs_BT=self.reference_logprobs_BT[picked, :width],
-            values_BT=self.values_BT[picked, :width],
             advantages_BT=self.advantages_BT[picked, :width],
-            returns_BT=self.returns_BT[picked, :width],
+            critic=None if self.critic is None else self.critic.rows(picked, width=width),
             kl_loss_coefficient=self.kl_loss_coefficient,
         )
 

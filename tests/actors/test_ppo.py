@@ -121,6 +121,33 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
     assert len(betas) == 4
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_estimator_without_a_critic_starts_none_and_resumes_exactly(
+    ray_cluster: None, workspace: Path, tmp_path: Path
+) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    config = ppo_config(
+        workspace,
+        "transformers",
+        num_iterations=3,
+        estimator="rloo",
+        responses_per_prompt=4,
+        kl_placement="loss",
+        kl_estimator="k3",
+    )
+    train_ppo(config, str(whole))
+    shutil.copytree(whole / "states" / "step-000002", resumed / "states" / "step-000002")
+    shutil.copy(whole / "metrics.jsonl", resumed)
+    assert not (resumed / "states" / "step-000002" / "critic").exists()
+    train_ppo(config, str(resumed))
+    assert untimed(whole) == untimed(resumed)
+    _, metrics = read_metrics(str(whole))[-1]
+    assert metrics["ppo/policy_gradient_norm"] > 0
+    assert "ppo/value_loss_squared_score" not in metrics
+
+
 def untimed(run: Path) -> list[tuple[int, dict[str, float]]]:
     return [
         (step, {k: v for k, v in metrics.items() if not k.startswith("time/")})

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from moss.advantages import compute_gae, explained_variance, scale_scores, whiten
+from moss.advantages import (
+    compute_gae,
+    compute_grpo,
+    compute_reinforce_pp,
+    compute_rloo,
+    explained_variance,
+    scale_scores,
+    whiten,
+)
 from moss.errors import ShapeError
 
 GARBAGE = [float("nan"), float("inf"), -float("inf"), 1e9, -1e9]
@@ -110,6 +120,93 @@ def test_rows_do_not_depend_on_the_batch_they_are_in() -> None:
     assert torch.equal(together, torch.cat([advantages for advantages, _ in apart]))
 
 
+GROUPS = [3, 0, 3, 1, 0, 3, 9]
+"""Of seven rows: out of order, with gaps, and two rows alone in theirs."""
+
+
+def summed(rewards: torch.Tensor, mask: torch.Tensor) -> list[float]:
+    width = rewards.shape[1]
+    return [
+        sum(float(rewards[row, t]) for t in range(width) if mask[row, t])
+        for row in range(len(rewards))
+    ]
+
+
+def grpo_by_definition(totals: list[float], row: int) -> float:
+    group = [totals[other] for other in range(len(totals)) if GROUPS[other] == GROUPS[row]]
+    if len(group) == 1:
+        return 0.0
+    return (totals[row] - statistics.mean(group)) / statistics.stdev(group)
+
+
+def rloo_by_definition(totals: list[float], row: int) -> float:
+    others = [
+        totals[other]
+        for other in range(len(totals))
+        if other != row and GROUPS[other] == GROUPS[row]
+    ]
+    return totals[row] - statistics.mean(others) if others else 0.0
+
+
+@pytest.mark.parametrize(
+    ("compute", "by_definition"),
+    [(compute_grpo, grpo_by_definition), (compute_rloo, rloo_by_definition)],
+)
+def test_group_estimators_equal_their_definitions_on_every_token(
+    compute: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    by_definition: Callable[[list[float], int], float],
+) -> None:
+    mask, rewards = gapped_mask(7, 13, seed=6), torch.randn(7, 13)
+    advantages = compute(with_garbage(rewards, mask), torch.tensor(GROUPS), mask)
+    totals = summed(rewards, mask)
+    for row in range(7):
+        expected = by_definition(totals, row)
+        for t in range(13):
+            wanted = expected if mask[row, t] else 0.0
+            assert float(advantages[row, t]) == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize("compute", [compute_grpo, compute_rloo])
+def test_equal_rewards_of_a_prompt_teach_nothing(
+    compute: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
+    rewards, mask = torch.full((6, 1), 0.1), torch.ones(6, 1, dtype=torch.bool)
+    advantages = compute(rewards, torch.tensor([0, 0, 0, 1, 1, 1]), mask)
+    assert float(advantages.abs().max()) < 1e-6
+
+
+def test_grpo_ignores_the_scale_of_a_prompts_rewards_and_rloo_keeps_it() -> None:
+    mask, rewards = gapped_mask(4, 6, seed=7), torch.randn(4, 6)
+    groups = torch.tensor([0, 0, 1, 1])
+    tenfold = torch.where(groups[:, None] == 1, 10.0 * rewards, rewards)
+    factors = torch.where(groups[:, None] == 1, 10.0, 1.0)
+    assert torch.allclose(
+        compute_grpo(tenfold, groups, mask), compute_grpo(rewards, groups, mask), atol=1e-4
+    )
+    assert torch.allclose(
+        compute_rloo(tenfold, groups, mask),
+        factors * compute_rloo(rewards, groups, mask),
+        atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_reinforce_pp_equals_whitened_returns_to_go(gamma: float) -> None:
+    mask, rewards = gapped_mask(5, 11, seed=8), torch.randn(5, 11)
+    advantages = compute_reinforce_pp(with_garbage(rewards, mask), mask, gamma=gamma)
+    returns: list[float] = []
+    for row in range(5):
+        steps = [float(rewards[row, t]) for t in range(11) if mask[row, t]]
+        returns += [
+            sum(gamma ** (k - t) * steps[k] for k in range(t, len(steps)))
+            for t in range(len(steps))
+        ]
+    mean, deviation = statistics.mean(returns), statistics.pstdev(returns)
+    expected = [(value - mean) / deviation for value in returns]
+    assert advantages[mask].tolist() == pytest.approx(expected, abs=1e-4)
+    assert torch.all(advantages[~mask] == 0)
+
+
 def test_whitening_reads_unmasked_entries_only() -> None:
     mask, values = gapped_mask(5, 12, seed=4), 3.0 + 2.0 * torch.randn(5, 12)
     whitened = whiten(with_garbage(values, mask), mask)
@@ -139,3 +236,5 @@ def test_unequal_shapes_are_refused_by_name() -> None:
         compute_gae(
             torch.zeros(2, 3), torch.zeros(2, 4), torch.ones(2, 3).bool(), gamma=1.0, gae_lambda=0.9
         )
+    with pytest.raises(ShapeError, match=r"groups_B \(3,\)"):
+        compute_rloo(torch.zeros(2, 3), torch.zeros(3).long(), torch.ones(2, 3).bool())

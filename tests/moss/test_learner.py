@@ -72,6 +72,7 @@ class Players:
         even = (batch.tokens_BT % 2 == 0) & batch.mask_BT
         return ScoredRollouts(
             rollouts=batch,
+            prompts_B=np.arange(batch.num_rollouts) // self.ppo.responses_per_prompt,
             scores_B=(even.sum(1) / batch.mask_BT.sum(1)).astype(np.float32),
             logprobs_BT=self.logprobs(self.policy, batch),
             reference_logprobs_BT=self.logprobs(self.reference, batch),
@@ -216,6 +217,26 @@ def equal_weights(first: Learner, second: Learner) -> bool:
     return all(torch.equal(others[name], value) for name, value in first.weights().items())
 
 
+@pytest.mark.parametrize("estimator", ["grpo", "rloo", "reinforce_pp"])
+def test_estimators_without_a_critic_make_experience_without_values(
+    tiny_checkpoint: Path, estimator: str
+) -> None:
+    players = Players(tiny_checkpoint, config(estimator=estimator, responses_per_prompt=4))
+    scored = replace(players.score(0), values_BT=None)
+    # As rewards fail they leave groups of four, three, two and one.
+    kept, _ = drop_failed(scored, dict.fromkeys([4, 8, 9, 12, 13, 14], "no answer"))
+    experience, report = learn_from(kept, players.ppo)
+    assert (experience.critic, report.explained_variance) == (None, None)
+    plan = plan_minibatches(experience, players.ppo, seed=0)
+    part = policy_part(players.ppo, temperature=1.0)
+    assert players.policy_learner.update(experience, plan, part).gradient_norm > 0
+    if estimator != "reinforce_pp":
+        outcomes = experience.advantages_BT.max(1) + experience.advantages_BT.min(1)
+        sums = [float(outcomes[kept.prompts_B == prompt].sum()) for prompt in range(4)]
+        assert sums == pytest.approx([0.0] * 4, abs=1e-4)
+        assert outcomes[-1] == 0.0
+
+
 def test_garbage_in_padding_changes_nothing(tiny_checkpoint: Path) -> None:
     players = Players(tiny_checkpoint, config())
     scored = players.score(0)
@@ -268,7 +289,7 @@ def test_every_row_is_in_one_minibatch_of_each_epoch_next_to_rows_of_like_length
     ]
     batch = RolloutBatch.from_rollouts(rollouts, pad_id=0)
     zeros = np.zeros(batch.tokens_BT.shape, np.float32)
-    scored = ScoredRollouts(batch, np.zeros(15, np.float32), zeros, zeros, zeros)
+    scored = ScoredRollouts(batch, np.arange(15), np.zeros(15, np.float32), zeros, zeros, zeros)
     ppo = config(num_epochs=2, num_minibatches=4)
     experience, _ = learn_from(scored, ppo)
     plan = plan_minibatches(experience, ppo, seed=3)

@@ -53,8 +53,14 @@ class RolloutConfig(Config):
 class PPOConfig(Config):
     """One PPO update. Figures are the paper's (7.2) or, where it is silent, those named here."""
 
+    estimator: Literal["gae", "grpo", "rloo", "reinforce_pp"] = "gae"
+    """How advantages are made: by a critic (`gae`, PPO proper, 7.2), from the other responses to
+    the prompt (`grpo`, `rloo`), or from returns whitened over the batch (`reinforce_pp`). Without
+    `gae` no critic is started, and the settings of critic, values and `gae_lambda` have no use."""
     num_rollouts: int = Field(32, ge=1)
-    """Responses per iteration, one per prompt (7.2: batch 32)."""
+    """Responses per iteration (7.2: batch 32)."""
+    responses_per_prompt: int = Field(1, ge=1)
+    """Responses to each prompt; `grpo` and `rloo` compare them and need 2 or more."""
     num_minibatches: int = Field(1, ge=1)
     """Optimizer steps per PPO epoch."""
     num_epochs: int = Field(1, ge=1)
@@ -81,9 +87,11 @@ class PPOConfig(Config):
     """Where beta * KL stands: in each token's reward (equation 2), or as a term of the policy's
     loss, averaged over tokens (Shao et al. 2024, eq. 3); the loss takes k2 or k3."""
     gamma: float = Field(1.0, gt=0, le=1)
+    """Discount per response token, of `gae` and `reinforce_pp`."""
     gae_lambda: float = Field(0.95, ge=0, le=1)
     whiten_advantages: bool = False
-    """Zero mean and unit variance over the response tokens of the batch."""
+    """Zero mean and unit variance over the response tokens of the batch; always so in
+    `reinforce_pp`."""
     scale_rewards: bool = True
     """Divide scores by the spread stored with the preference model, where it stores one."""
     reward_clip: float | None = Field(10.0, gt=0)
@@ -106,6 +114,32 @@ class PPOConfig(Config):
                 f"num_rollouts={self.num_rollouts} does not split into num_minibatches="
                 f"{self.num_minibatches} equal parts "
                 f"({self.num_rollouts / self.num_minibatches:.2f} each); choose a divisor"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def prompts_have_equal_groups(self) -> Self:
+        """Every prompt of an iteration has the same number of responses, enough to compare."""
+        if self.num_rollouts % self.responses_per_prompt:
+            raise ValueError(
+                f"num_rollouts={self.num_rollouts} is no multiple of responses_per_prompt="
+                f"{self.responses_per_prompt} "
+                f"({self.num_rollouts / self.responses_per_prompt:.2f} prompts); choose a divisor"
+            )
+        if self.estimator in ("grpo", "rloo") and self.responses_per_prompt < 2:
+            raise ValueError(
+                f"estimator={self.estimator} compares responses to one prompt, but "
+                f"responses_per_prompt={self.responses_per_prompt}; set 2 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def warm_up_needs_a_critic(self) -> Self:
+        """The iterations that train the critic only."""
+        if self.critic_warmup_iterations and not self.uses_critic:
+            raise ValueError(
+                f"critic_warmup_iterations={self.critic_warmup_iterations}, but estimator="
+                f"{self.estimator} has no critic; set 0"
             )
         return self
 
@@ -135,6 +169,16 @@ class PPOConfig(Config):
             )
         return self
 
+    @property
+    def uses_critic(self) -> bool:
+        """Whether advantages are made from a critic's values."""
+        return self.estimator == "gae"
+
+    @property
+    def num_prompts(self) -> int:
+        """Prompts per iteration."""
+        return self.num_rollouts // self.responses_per_prompt
+
     def num_optimizer_steps(self, num_iterations: int) -> int:
         """Optimizer steps of each model over `num_iterations`."""
         return num_iterations * self.num_epochs * self.num_minibatches
@@ -162,7 +206,7 @@ class ActorConfig(Config):
 
 
 class PPOActorsConfig(Config):
-    """The five actors of one PPO run."""
+    """The actors of one PPO run, five roles; `critic` where the estimator uses one."""
 
     policy: ActorConfig = ActorConfig()
     critic: ActorConfig = ActorConfig()
@@ -223,3 +267,9 @@ class TrainPPOConfig(StageConfig):
     checkpoint_every: int = Field(10, ge=1)
     """Iterations between full-state checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
+
+    @property
+    def started_roles(self) -> dict[str, ActorConfig]:
+        """The roles that this run starts, with their configs: no critic where none is used."""
+        roles = self.actors.by_role
+        return {name: roles[name] for name in roles if name != "critic" or self.ppo.uses_critic}
