@@ -190,6 +190,9 @@ def report_metrics(report: IterationReport) -> dict[str, float]:
     }
     if seen.explained_variance is not None:
         measured[names.PPO_EXPLAINED_VARIANCE] = seen.explained_variance
+    if seen.importance is not None:
+        measured[names.PPO_IMPORTANCE_WEIGHT] = seen.importance.weight
+        measured[names.PPO_IMPORTANCE_CAPPED] = seen.importance.capped_fraction
     if report.critic is not None:
         measured |= {
             names.PPO_VALUE_LOSS: report.critic.loss,
@@ -202,6 +205,7 @@ def report_metrics(report: IterationReport) -> dict[str, float]:
             names.PPO_POLICY_LOSS: report.policy.loss,
             names.PPO_CLIPPED: report.policy.clip_fraction,
             names.PPO_KL: report.policy.approximate_kl,
+            names.PPO_FIRST_RATIO_GAP: report.policy.first_ratio_gap,
             names.PPO_LEFT_OUT: float(report.policy.num_left_out),
             names.PPO_POLICY_GRADIENT_NORM: report.policy.gradient_norm,
             names.PPO_POLICY_SKIPPED: float(report.policy.num_skipped),

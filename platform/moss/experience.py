@@ -23,6 +23,7 @@ from moss.advantages import (
 from moss.config.ppo import PPOConfig
 from moss.errors import DataError
 from moss.kl import estimate_kl, shape_rewards
+from moss.losses import importance_weights
 from moss.rollouts import CriticTargets, Experience, Floats, Ints, RolloutBatch
 
 
@@ -52,6 +53,16 @@ class ScoredRollouts:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportanceReport:
+    """Correction of advantages from the rollout engine's probabilities to the trainer's."""
+
+    weight: float
+    """Mean over tokens; below 1 by what the cap and `top_p` take away."""
+    capped_fraction: float
+    """Share of tokens whose weight is the cap."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExperienceReport:
     """What the rollouts looked like, before the update."""
 
@@ -64,6 +75,8 @@ class ExperienceReport:
     logprob_gap_nats: float
     """Mean absolute difference per token of the rollout engine's logprob and the trainer's; with
     `top_p` < 1 it includes the nucleus' renormalisation."""
+    importance: ImportanceReport | None
+    """None where advantages are not corrected."""
     explained_variance: float | None
     """Of the critic, before its update; None without one."""
 
@@ -82,6 +95,9 @@ class UpdateReport:
     """Of the last minibatch that was computed."""
     num_skipped: int
     """Optimizer steps without a finite loss and gradient since training began."""
+    first_ratio_gap: float
+    """Mean distance from 1 of the ratio new / old before the first step: 0 up to rounding where the
+    logprobs are those of the weights; 0 for the critic."""
     num_left_out: int
     """Minibatches of this update left out because the KL had passed `max_update_kl`."""
 
@@ -145,6 +161,17 @@ def make_experience(
     advantages_BT, critic = _estimate_advantages(rewards_BT, mask_BT, scored, config)
     if config.whiten_advantages:
         advantages_BT = whiten(advantages_BT, mask_BT)
+    importance: ImportanceReport | None = None
+    if config.importance_cap is not None:
+        weights_BT = importance_weights(
+            logprobs_BT,
+            torch.tensor(rollouts.rollout_logprobs_BT),
+            mask_BT,
+            cap=config.importance_cap,
+        )
+        # A weight of the clipped objective and one of its advantage are the same: both positive.
+        advantages_BT = advantages_BT * weights_BT
+        importance = _describe_weights(weights_BT[mask_BT], cap=config.importance_cap)
     experience = Experience(
         rollouts=rollouts,
         logprobs_BT=scored.logprobs_BT,
@@ -161,6 +188,7 @@ def make_experience(
         stopped_fraction=float(rollouts.finished_B.mean()),
         kl_nats=float(log_ratio_BT.sum(1).mean()),
         logprob_gap_nats=float(gap.mean()),
+        importance=importance,
         explained_variance=_explained_variance(critic, mask_BT),
     )
     return experience, report
@@ -187,6 +215,10 @@ def _estimate_advantages(
         gae_lambda=config.gae_lambda,
     )
     return advantages_BT, CriticTargets(scored.values_BT, returns_BT.numpy())
+
+
+def _describe_weights(weights_N: Tensor, *, cap: float) -> ImportanceReport:
+    return ImportanceReport(float(weights_N.mean()), float((weights_N == cap).double().mean()))
 
 
 def _explained_variance(critic: CriticTargets | None, mask_BT: Tensor) -> float | None:

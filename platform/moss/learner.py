@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from moss.config.optimization import OptimizerConfig, ParallelConfig
 from moss.config.ppo import ActorConfig, PPOConfig
 from moss.engine import TrainingEngine
+from moss.errors import DataError
 from moss.experience import UpdateReport
 from moss.forward import response_logprobs, response_values
 from moss.kl import kl_loss
@@ -29,8 +30,6 @@ from moss.models import ValueModel
 from moss.rollouts import Experience, length_sorted_groups
 
 _PROGRESS_FILE: Final = "learner.json"
-_KL: Final = 2
-"""Where a minibatch's measures hold `LossPart.approximate_kl`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,7 @@ class LossPart:
     loss: Tensor
     clip_fraction: float
     approximate_kl: float = 0.0
+    ratio_gap: float = 0.0
 
 
 PartLoss = Callable[[nn.Module, Experience, int], LossPart]
@@ -82,6 +82,8 @@ class Learner:
 
         Args:
             minibatches: row indices of each.
+        Raises:
+            DataError: the experience's logprobs are not those of the present weights.
         """
         taken: list[npt.NDArray[np.float64]] = []
         num_left_out = 0
@@ -89,7 +91,10 @@ class Learner:
             measured = self._accumulate(experience.rows(rows), part_loss)
             step_number = self._steps_done + number
             rate = self._peak * self._config.warmup_factor(step_number, self._num_steps)
-            if self._passes_kl_bound(float(measured[_KL])):
+            _, _, approximate_kl, ratio_gap = (float(value) for value in measured)
+            if number == 0:
+                first_ratio_gap = self._check_first_ratio(ratio_gap)
+            if self._passes_kl_bound(approximate_kl):
                 self._engine.drop_gradients()
                 num_left_out = len(minibatches) - number
                 break
@@ -97,15 +102,16 @@ class Learner:
             if not step.skipped:
                 taken.append(np.append(measured, step.grad_norm))
         self._steps_done += len(minibatches)
-        means = sum(taken, np.zeros(4)) / len(taken) if taken else np.full(4, np.nan)
-        loss, clip_fraction, approximate_kl, gradient_norm = (float(mean) for mean in means)
+        means = sum(taken, np.zeros(5)) / len(taken) if taken else np.full(5, np.nan)
+        loss, clip_fraction, mean_kl, _, gradient_norm = (float(mean) for mean in means)
         return UpdateReport(
             loss=loss,
             clip_fraction=clip_fraction,
-            approximate_kl=approximate_kl,
+            approximate_kl=mean_kl,
             gradient_norm=gradient_norm,
             learning_rate=rate,
             num_skipped=self._engine.num_skipped,
+            first_ratio_gap=first_ratio_gap,
             num_left_out=num_left_out,
         )
 
@@ -129,13 +135,26 @@ class Learner:
         self._engine.load(folder)
         self._steps_done = json.loads((Path(folder) / _PROGRESS_FILE).read_text())["steps_done"]
 
+    def _check_first_ratio(self, gap: float) -> float:
+        bound = self._config.max_first_ratio_gap
+        if gap > bound:
+            raise DataError(
+                "before the first step of an update the ratio of new to old probability is "
+                f"{gap:.3g} away from 1 on average, more than ppo.max_first_ratio_gap={bound:g}: "
+                "the logprobs were computed by other weights or at another temperature. Compute "
+                "them with the weights that are updated; raise the bound only where kernels of low "
+                "precision explain it"
+            )
+        return gap
+
     def _passes_kl_bound(self, approximate_kl: float) -> bool:
         bound = self._config.max_update_kl
         return bound is not None and approximate_kl > bound
 
     def _accumulate(self, minibatch: Experience, part_loss: PartLoss) -> npt.NDArray[np.float64]:
+        """Add a minibatch's gradient; its loss and the other fields of `LossPart`, in order."""
         num_tokens = minibatch.rollouts.num_response_tokens
-        totals = np.zeros(3)
+        totals = np.zeros(4)
         for rows in length_sorted_groups(
             minibatch.rollouts.lengths_B, max_rows=self._config.micro_batch_size
         ):
@@ -145,11 +164,11 @@ class Learner:
     def _accumulate_part(
         self, part: Experience, part_loss: PartLoss, num_tokens: int
     ) -> npt.NDArray[np.float64]:
-        reports: list[tuple[float, float]] = []
+        reports: list[tuple[float, float, float]] = []
 
         def compute(model: nn.Module) -> Tensor:
             result = part_loss(model, part, num_tokens)
-            reports.append((result.clip_fraction, result.approximate_kl))
+            reports.append((result.clip_fraction, result.approximate_kl, result.ratio_gap))
             return result.loss
 
         loss = self._engine.forward_backward(compute)
@@ -185,7 +204,7 @@ def policy_part(config: PPOConfig, *, temperature: float) -> PartLoss:
                 logprobs_BT, reference_BT, mask_BT, config.kl_estimator, num_tokens=num_tokens
             )
             loss = loss + part.kl_loss_coefficient * kl
-        return LossPart(loss, result.clip_fraction, result.approximate_kl)
+        return LossPart(loss, result.clip_fraction, result.approximate_kl, result.ratio_gap)
 
     return compute
 

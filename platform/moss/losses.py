@@ -26,6 +26,8 @@ class PolicyLoss:
     """Share of the minibatch's tokens where the clip took the gradient away; parts add up."""
     approximate_kl: float
     """Mean k3 estimate of KL(old || new) in nats per token; parts add up."""
+    ratio_gap: float
+    """Mean distance of the probability ratio new / old from 1; parts add up."""
 
 
 def policy_loss(
@@ -59,8 +61,28 @@ def policy_loss(
     clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages
     with torch.no_grad():
         lost = fill_masked((clipped < plain).float(), mask_BT).sum() / num_tokens
-        kl = (torch.expm1(log_ratio) - log_ratio).sum() / num_tokens
-    return PolicyLoss(-torch.minimum(plain, clipped).sum() / num_tokens, float(lost), float(kl))
+        moved = torch.expm1(log_ratio)
+        kl = (moved - log_ratio).sum() / num_tokens
+        gap = moved.abs().sum() / num_tokens
+    loss = -torch.minimum(plain, clipped).sum() / num_tokens
+    return PolicyLoss(loss, float(lost), float(kl), float(gap))
+
+
+def importance_weights(
+    logprobs_BT: Tensor, rollout_logprobs_BT: Tensor, mask_BT: Tensor, *, cap: float
+) -> Tensor:
+    """Per-token weights min(p / q, cap) of samples from q for means under p, 0 where masked
+    (truncated importance sampling; Ionides 2008, sec. 2).
+
+    Args:
+        logprobs_BT: log p, under the trainer's weights.
+        rollout_logprobs_BT: log q, under the distribution that the rollout engine drew from.
+    Raises:
+        ShapeError: if the shapes differ.
+    """
+    check_shapes(logprobs_BT=logprobs_BT, rollout_logprobs_BT=rollout_logprobs_BT, mask_BT=mask_BT)
+    log_ratio = fill_masked(logprobs_BT, mask_BT) - fill_masked(rollout_logprobs_BT, mask_BT)
+    return fill_masked(log_ratio.exp().clamp(max=cap), mask_BT)
 
 
 @dataclass(frozen=True, slots=True)

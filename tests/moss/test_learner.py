@@ -168,7 +168,8 @@ def test_an_update_ends_before_the_first_minibatch_past_the_kl_bound(
     tiny_checkpoint: Path,
 ) -> None:
     slow = {"num_epochs": 4, "warmup_ratio": 0.5}
-    free = Players(tiny_checkpoint, config(**slow))
+    # One update per minibatch: after the first of them the ratio is not 1 at the start.
+    free = Players(tiny_checkpoint, config(**slow, max_first_ratio_gap=10.0))
     experience, _ = learn_from(free.score(0), free.ppo)
     plan = plan_minibatches(experience, free.ppo, seed=0)
     part = policy_part(free.ppo, temperature=1.0)
@@ -235,6 +236,44 @@ def test_estimators_without_a_critic_make_experience_without_values(
         sums = [float(outcomes[kept.prompts_B == prompt].sum()) for prompt in range(4)]
         assert sums == pytest.approx([0.0] * 4, abs=1e-4)
         assert outcomes[-1] == 0.0
+
+
+def test_logprobs_of_other_weights_are_refused_before_a_step(tiny_checkpoint: Path) -> None:
+    players, untouched = (Players(tiny_checkpoint, config()) for _ in range(2))
+    experience, _ = learn_from(players.score(0), players.ppo)
+    plan = plan_minibatches(experience, players.ppo, seed=0)
+    part = policy_part(players.ppo, temperature=1.0)
+    hotter = policy_part(players.ppo, temperature=2.0)
+    with pytest.raises(DataError, match=r"away from 1 on average.*max_first_ratio_gap=0\.1"):
+        players.policy_learner.update(experience, plan, hotter)
+    assert equal_weights(players.policy_learner, untouched.policy_learner)
+    report = untouched.policy_learner.update(experience, plan, part)
+    assert report.first_ratio_gap == pytest.approx(0.0, abs=1e-4)
+
+
+def test_an_importance_cap_weighs_advantages_by_trainer_over_engine(
+    tiny_checkpoint: Path,
+) -> None:
+    players = Players(tiny_checkpoint, config())
+    scored = players.score(0)
+    engine = scored.logprobs_BT.copy()
+    even_rows = np.arange(len(engine)) % 2 == 0
+    engine[even_rows] -= np.log(2.0)
+    engine[~even_rows] += np.log(4.0)
+    engine[~scored.rollouts.mask_BT] = np.nan
+    shifted = replace(scored, rollouts=replace(scored.rollouts, rollout_logprobs_BT=engine))
+    plain, unweighted = learn_from(shifted, players.ppo)
+    corrected, report = learn_from(shifted, config(importance_cap=1.5))
+    factors = np.where(even_rows, 1.5, 0.25)[:, None]
+    assert corrected.advantages_BT == pytest.approx(plain.advantages_BT * factors, rel=1e-4)
+    assert corrected.critic is not None
+    assert plain.critic is not None
+    assert np.array_equal(corrected.critic.returns_BT, plain.critic.returns_BT)
+    assert unweighted.importance is None
+    assert report.importance is not None
+    share = scored.rollouts.mask_BT[even_rows].sum() / scored.rollouts.mask_BT.sum()
+    assert report.importance.capped_fraction == pytest.approx(share)
+    assert report.importance.weight == pytest.approx(1.5 * share + 0.25 * (1 - share), rel=1e-4)
 
 
 def test_garbage_in_padding_changes_nothing(tiny_checkpoint: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from moss.errors import ShapeError
-from moss.losses import policy_loss, token_logprobs, value_loss
+from moss.losses import importance_weights, policy_loss, token_logprobs, value_loss
 from moss.rollouts import length_sorted_groups
 
 CLIP = 0.2
@@ -25,16 +25,17 @@ def batch(seed: int) -> dict[str, torch.Tensor]:
     return {"new": new, "old": old, "advantages": advantages, "mask": mask}
 
 
-def policy_oracle(data: dict[str, torch.Tensor]) -> tuple[float, float]:
-    total, lost, count = 0.0, 0, 0
+def policy_oracle(data: dict[str, torch.Tensor]) -> tuple[float, float, float]:
+    total, lost, gap, count = 0.0, 0, 0.0, 0
     for row, t in data["mask"].nonzero().tolist():
         ratio = math.exp(float(data["new"][row, t]) - float(data["old"][row, t]))
         advantage = float(data["advantages"][row, t])
         clipped = min(max(ratio, 1 - CLIP), 1 + CLIP)
         total += min(ratio * advantage, clipped * advantage)
         lost += clipped * advantage < ratio * advantage
+        gap += abs(ratio - 1)
         count += 1
-    return -total / count, lost / count
+    return -total / count, lost / count, gap / count
 
 
 def test_policy_loss_equals_a_plain_loop() -> None:
@@ -47,9 +48,10 @@ def test_policy_loss_equals_a_plain_loop() -> None:
         clip_range=CLIP,
         num_tokens=int(data["mask"].sum()),
     )
-    loss, lost = policy_oracle(data)
+    loss, lost, gap = policy_oracle(data)
     assert float(result.loss) == pytest.approx(loss, abs=1e-9)
     assert result.clip_fraction == pytest.approx(lost, abs=1e-6)
+    assert result.ratio_gap == pytest.approx(gap, abs=1e-9)
 
 
 def value_oracle(
@@ -142,7 +144,53 @@ def test_the_first_pass_has_ratio_one() -> None:
     )
     assert result.clip_fraction == 0
     assert result.approximate_kl == 0
+    assert result.ratio_gap == 0
     assert float(result.loss) == pytest.approx(-float(data["advantages"][data["mask"]].mean()))
+
+
+def test_importance_weights_equal_a_plain_loop() -> None:
+    data = batch(5)
+    weights = importance_weights(data["new"], data["old"], data["mask"], cap=1.5)
+    for row, t in data["mask"].nonzero().tolist():
+        ratio = math.exp(float(data["new"][row, t]) - float(data["old"][row, t]))
+        assert float(weights[row, t]) == pytest.approx(min(ratio, 1.5))
+    assert torch.all(weights[~data["mask"]] == 0)
+    kept = weights[data["mask"]]
+    assert float(kept.max()) == 1.5
+    assert float(kept.min()) < 1.0
+
+
+def test_a_weighted_advantage_is_a_weighted_objective() -> None:
+    data = batch(6)
+    mask, count = data["mask"], int(data["mask"].sum())
+    weights = importance_weights(data["new"], data["old"], mask, cap=2.0)
+    result = policy_loss(
+        data["new"],
+        data["old"],
+        data["advantages"] * weights,
+        mask,
+        clip_range=CLIP,
+        num_tokens=count,
+    )
+    total = 0.0
+    for row, t in mask.nonzero().tolist():
+        ratio = math.exp(float(data["new"][row, t]) - float(data["old"][row, t]))
+        advantage = float(data["advantages"][row, t])
+        clipped = min(max(ratio, 1 - CLIP), 1 + CLIP)
+        total += float(weights[row, t]) * min(ratio * advantage, clipped * advantage)
+    assert float(result.loss) == pytest.approx(-total / count)
+
+
+def test_importance_weights_move_a_mean_to_the_trainers_distribution() -> None:
+    generator = torch.Generator().manual_seed(0)
+    engine, trainer = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.4, 0.4, 0.2])
+    values = torch.tensor([1.0, 5.0, -2.0])
+    drawn = torch.multinomial(engine, 200_000, replacement=True, generator=generator)[None]
+    mask = torch.ones_like(drawn, dtype=torch.bool)
+    weights = importance_weights(trainer.log()[drawn], engine.log()[drawn], mask, cap=2.0)
+    expected = float((trainer * values).sum())
+    assert float((weights * values[drawn]).mean()) == pytest.approx(expected, abs=0.03)
+    assert float(values[drawn].mean()) != pytest.approx(expected, abs=0.3)
 
 
 def test_token_logprobs_are_those_at_the_temperature() -> None:

@@ -66,8 +66,15 @@ class PPOConfig(Config):
     num_epochs: int = Field(1, ge=1)
     """Passes over each rollout batch (7.2: 1 epoch)."""
     max_update_kl: float | None = Field(None, gt=0)
-    """Approximate KL from the weights that sampled, nats per token, past which the policy's
-    remaining minibatches of an update are left out; null takes them all. The critic takes them."""
+    """Approximate KL from the weights that began an update, nats per token, past which the policy's
+    remaining minibatches are left out; null takes them all. The critic always takes them all."""
+    max_first_ratio_gap: float = Field(0.1, gt=0)
+    """Mean distance from 1 of the ratio new / old before an update's first step, past which the run
+    ends: the logprobs it would learn from are not those of its weights."""
+    importance_cap: float | None = Field(None, gt=0)
+    """Weigh each token's advantage by trainer's over rollout engine's probability, at most this
+    (truncated importance sampling; Ionides 2008), where the two differ by `sampling.top_p`, kernels
+    or precision; null trusts the engine."""
     micro_batch_size: int = Field(32, ge=1)
     """Rollouts run forward and backward at once; changes speed and memory, not the result."""
     clip_range: float = Field(0.2, gt=0, lt=1)
