@@ -94,12 +94,13 @@ def guarded(job: str, work: Callable[[], None], *, size: str = "tiny") -> int:
 
 
 def build_parser(
-    job: str, config_class: type[Config], *, owns_run: bool = True
+    job: str, config_class: type[Config], *, owns_run: bool = True, configs: str | None = None
 ) -> argparse.ArgumentParser:
     """The flags that all jobs share; a job with flags of its own adds them to this parser.
 
     Args:
         owns_run: False for a job that leaves no run behind, and so has none to name or restart.
+        configs: folder in `jobs/configs/` that `--config` takes sizes from; the job's own if None.
     """
     description = (config_class.__doc__ or "").strip().partition("\n")[0]
     parser = _Parser(
@@ -108,12 +109,13 @@ def build_parser(
         epilog=f"config keys, for the YAML file and --set:\n{describe_keys(config_class)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    sizes = ", ".join(shipped_sizes(job)) or "none yet"
+    folder = configs or job
+    sizes = ", ".join(shipped_sizes(folder)) or "none yet"
     parser.add_argument(
         "--config",
         default="tiny",
         metavar="NAME|PATH",
-        help=f"a size shipped in jobs/configs/{job} ({sizes}) or a YAML file (default: tiny)",
+        help=f"a size shipped in jobs/configs/{folder} ({sizes}) or a YAML file (default: tiny)",
     )
     parser.add_argument(
         "--set",

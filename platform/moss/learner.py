@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from moss.config.optimization import OptimizerConfig, ParallelConfig
+from moss.config.optimization import OptimizerConfig
 from moss.config.ppo import ActorConfig, PPOConfig
 from moss.engine import TrainingEngine
 from moss.errors import DataError
@@ -68,7 +68,7 @@ class Learner:
                 weight_decay=0.0,
                 max_grad_norm=config.max_grad_norm,
             ),
-            ParallelConfig(device=actor.device, num_threads=actor.num_threads),
+            actor.parallel,
         )
         self._steps_done = 0
 

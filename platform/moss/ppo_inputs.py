@@ -60,13 +60,15 @@ def load_inputs(config: TrainPPOConfig) -> PPOInputs:
 
 
 def _check_positions(config: TrainPPOConfig, policy: str) -> None:
-    positions = int(_read_number(policy, "config.json", "max_position_embeddings") or 0)
+    # Transformers writes the first name for most architectures, the second for CodeGen.
+    names = ("max_position_embeddings", "n_positions")
+    positions = next(filter(None, (_read_number(policy, "config.json", n) for n in names)), 0)
     needed = config.rollout.max_sequence_tokens
     if needed > positions:
         raise ConfigError(
             f"rollout.max_prompt_tokens={config.rollout.max_prompt_tokens} + max_new_tokens="
             f"{config.rollout.sampling.max_new_tokens} = {needed} tokens, the policy in {policy} "
-            f"has {positions} positions; lower one of the two"
+            f"has {positions:g} positions; lower one of the two"
         )
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from vllm.v1.worker.worker_base import WorkerBase
 
 _GIB: Final = 1 << 30
-_STEP_TOKENS: Final = 2048
-"""Prompt tokens of one engine step."""
 
 
 class VLLMSampler:
@@ -69,7 +67,7 @@ class VLLMSampler:
                 # A prompt cut between two engine steps rewinds its random generator, which CPU
                 # generators cannot do.
                 enable_chunked_prefill=False,
-                max_num_batched_tokens=max(_STEP_TOKENS, max_sequence_tokens),
+                max_num_batched_tokens=config.max_step_tokens(max_sequence_tokens),
                 kv_cache_memory_bytes=int(config.kv_cache_gib * _GIB),
                 # After temperature and nucleus: the distribution the token was drawn from.
                 logprobs_mode="processed_logprobs",

@@ -161,18 +161,22 @@ def add_controls(
     tokenizer: Tokenizer, *, style: ControlStyle, row_multiple: int = 64
 ) -> MossTokenizer:
     """Append the control tokens of a style, after all ordinary entries."""
-    names = [PAD_TOKEN, EOS_TOKEN]
-    if style == "special":
-        names += [HEADERS[section] for section in SECTIONS]
-        names += [f"{END_MARKERS[section]}\n" for section in SECTIONS]
-        names += [quality_tag(quality) for quality in QUALITY_LEVELS]
-    else:
-        names += [END_MARKERS[section] for section in SECTIONS]
+    names = control_names(style)
     tokenizer.add_special_tokens(names)
     tokenizer.encode_special_tokens = True
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     controls = {name: vocab[name] for name in names}
     return MossTokenizer(tokenizer, style, controls, row_multiple)
+
+
+def control_names(style: ControlStyle) -> list[str]:
+    """Text of the control tokens of a style, in the order of their ids."""
+    names = [PAD_TOKEN, EOS_TOKEN]
+    if style == "text":
+        return names + [END_MARKERS[section] for section in SECTIONS]
+    names += [HEADERS[section] for section in SECTIONS]
+    names += [f"{END_MARKERS[section]}\n" for section in SECTIONS]
+    return names + [quality_tag(quality) for quality in QUALITY_LEVELS]
 
 
 def _byte_level(model: models.BPE) -> Tokenizer:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.placement import check_placement, plan_placement
 from actors.ppo_run import train_ppo
 from moss.chat import Conversation, Turn
 from moss.config.ppo import (
@@ -174,22 +173,3 @@ def test_a_response_that_does_not_fit_the_model_is_refused_with_the_sum(
     )
     with pytest.raises(ConfigError, match=r"512 \+ max_new_tokens=64 = 576 .* 128 positions"):
         train_ppo(long, str(tmp_path))
-
-
-def test_placement_adds_up_every_rank_and_names_what_is_short() -> None:
-    roles = {
-        "policy": ActorConfig(num_cpus=2, num_gpus=0.5),
-        "reward": ActorConfig(num_ranks=3, num_cpus=0.5),
-    }
-    placement = plan_placement(roles)
-    assert (placement.num_cpus, placement.num_gpus) == (3.5, 0.5)
-    check_placement(placement, {"CPU": 4.0, "GPU": 1.0})
-    with pytest.raises(
-        ResourceError, match=r"3\.5 CPU needed, 2 present; 0\.5 GPU needed, 0 present"
-    ):
-        check_placement(placement, {"CPU": 2.0})
-
-
-def test_fractions_that_add_up_to_what_there_is_fit() -> None:
-    roles = {str(index): ActorConfig(num_cpus=0.2) for index in range(10)}
-    check_placement(plan_placement(roles), {"CPU": 2.0})

@@ -1,4 +1,4 @@
-"""Model architecture as configuration, with parameter and memory arithmetic.
+"""Model architecture as configuration, with parameter arithmetic.
 
 The vocabulary size is not here: it comes from the tokenizer a model is built with.
 """
@@ -62,30 +62,23 @@ class ModelConfig(Config):
         """Dimensions of one attention head."""
         return self.hidden_size // self.num_heads
 
+    @property
+    def kv_size(self) -> int:
+        """Width of all key heads of a token together; the values have the same."""
+        return (self.num_kv_heads or self.num_heads) * self.head_dim
+
     def num_parameters(self, vocab_size: int) -> int:
         """Parameters of the policy built with a vocabulary of `vocab_size` rows."""
+        head = 0 if self.tie_embeddings else vocab_size * self.hidden_size
+        bias = vocab_size if self.architecture == "codegen" else 0
+        return self.num_body_parameters(vocab_size) + head + bias
+
+    def num_body_parameters(self, vocab_size: int) -> int:
+        """Parameters without the LM head, of which critic and preference model are made."""
         hidden, inner = self.hidden_size, self.intermediate_size
-        embedding = vocab_size * hidden
-        kv_size = (self.num_kv_heads or self.num_heads) * self.head_dim
-        attention = 2 * hidden * hidden + 2 * hidden * kv_size
+        attention = 2 * hidden * hidden + 2 * hidden * self.kv_size
         if self.architecture == "llama":
-            block = attention + 3 * hidden * inner + 2 * hidden
-            head, final_norm = (0 if self.tie_embeddings else embedding), hidden
+            block, final_norm = attention + 3 * hidden * inner + 2 * hidden, hidden
         else:
-            block = attention + 2 * hidden * inner + inner + hidden + 2 * hidden
-            head = (0 if self.tie_embeddings else embedding) + vocab_size
-            final_norm = 2 * hidden
-        return embedding + self.num_layers * block + final_norm + head
-
-
-def training_state_bytes(num_parameters: int, *, zero_stage: int, num_workers: int) -> int:
-    """Bytes one worker holds for weights, gradients and Adam state, without activations.
-
-    Mixed precision (Rajbhandari et al. 2020, sec. 3.1): 2 bytes of weights, 2 of gradients and 12
-    of optimizer state per parameter; stage 1 shards the state, 2 also gradients, 3 also weights.
-    """
-    weights, gradients, state = 2, 2, 12
-    state_share = state / num_workers if zero_stage >= 1 else float(state)
-    gradient_share = gradients / num_workers if zero_stage >= 2 else float(gradients)
-    weight_share = weights / num_workers if zero_stage >= 3 else float(weights)
-    return round(num_parameters * (weight_share + gradient_share + state_share))
+            block, final_norm = attention + 2 * hidden * inner + inner + 3 * hidden, 2 * hidden
+        return vocab_size * hidden + self.num_layers * block + final_norm

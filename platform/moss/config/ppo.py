@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from moss.config.base import Config, StageConfig
+from moss.config.optimization import ParallelConfig
+
+_STEP_TOKENS: Final = 2048
 
 
 class SamplingParams(Config):
@@ -26,6 +29,10 @@ class VLLMConfig(Config):
     """Memory for keys and values, GiB; `max_num_seqs` whole sequences should fit."""
     max_num_seqs: int = Field(64, ge=1)
     """Responses decoded at once."""
+
+    def max_step_tokens(self, max_sequence_tokens: int) -> int:
+        """Prompt tokens that one engine step takes: whole prompts, and many short ones together."""
+        return max(_STEP_TOKENS, max_sequence_tokens)
 
 
 class RolloutConfig(Config):
@@ -210,6 +217,11 @@ class ActorConfig(Config):
     def device(self) -> Literal["cpu", "cuda"]:
         """Where the actor's model lives."""
         return "cuda" if self.num_gpus else "cpu"
+
+    @property
+    def parallel(self) -> ParallelConfig:
+        """How a trained role's engine runs in its actor."""
+        return ParallelConfig(device=self.device, num_threads=self.num_threads)
 
 
 class PPOActorsConfig(Config):

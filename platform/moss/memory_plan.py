@@ -1,0 +1,135 @@
+"""Bytes that one model takes on one device, by part: arithmetic before anything starts.
+
+Weights, gradients and optimizer state follow Rajbhandari et al. 2020 (ZeRO), sec. 3.1. Activations
+follow the method of Korthikanti et al. 2022 (Reducing Activation Recomputation in Large Transformer
+Models), sec. 4.1: go through a block operation by operation and count what the backward pass keeps.
+Their 34 + 5AT/H bytes per token and H hold for a 16-bit GPT block with dropout; the counts here are
+of the two blocks that `moss.models` builds, without dropout, as elements of any width. Kernels'
+workspaces and an allocator's fragmentation are not counted.
+
+Shapes: `B` sequences, `T` tokens of each, `N` tokens whose logits are computed, `V` vocabulary, `H`
+hidden size, `F` inner size of the MLP, `K` width of the keys, `A` attention heads.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from moss.config.model import ModelConfig
+from moss.config.optimization import ParallelConfig
+
+FP32_BYTES: Final = 4
+_ADAM_BYTES: Final = 8
+"""Two fp32 moments."""
+_BUCKET_BYTES: Final = 500_000_000 * FP32_BYTES
+"""DeepSpeed reduces gradients in buckets of so many elements."""
+_LOGITS_TRAINING: Final = 4
+"""Softmax output, its gradient, and the gradients of gather and temperature."""
+_LOGITS_FORWARD: Final = 3
+"""Logits, logits over temperature, softmax output."""
+_LOGITS_SAMPLING: Final = 6
+"""Logits and logprobs in fp32, probabilities and their sums in fp64."""
+
+
+def training_state_bytes(num_parameters: int, parallel: ParallelConfig) -> dict[str, int]:
+    """Bytes one worker holds of `weights`, `gradients` and (AdamW) `optimizer` state.
+
+    fp32 without ZeRO trains the weights themselves: 4 + 4 + 8 bytes per parameter. In bf16 weights
+    and gradients have 2 bytes and the optimizer a master copy in fp32; ZeRO copies its shard of the
+    weights too. Stage 1 shards the optimizer state over the data-parallel workers, 2 also
+    gradients, 3 also weights.
+    """
+    width = _element_bytes(parallel)
+    has_master = parallel.precision == "bf16" or parallel.zero_stage > 0
+    per_parameter = {
+        "weights": (width, 3),
+        "gradients": (width, 2),
+        "optimizer": (_ADAM_BYTES + FP32_BYTES * has_master, 1),
+    }
+    return {
+        part: -(-num_parameters * num_bytes // _num_shards(parallel, from_stage))
+        for part, (num_bytes, from_stage) in per_parameter.items()
+    }
+
+
+def flat_gradient_bytes(gradient_bytes: int) -> int:
+    """The flat copy of a bucket of gradients before an optimizer step, when no activation is left.
+
+    DeepSpeed makes it with a single worker too.
+    """
+    return min(gradient_bytes, _BUCKET_BYTES)
+
+
+def kept_per_block(model: ModelConfig, num_tokens: int) -> int:
+    """Elements per token that one block keeps for its backward pass, in sequences of T tokens.
+
+    llama, 8H + 2K + 4F: input, scaled and weighted output of two norms, queries and attention
+    output; keys and values; gate, its SiLU, up projection and their product. Attention scores are
+    not kept: the kernel computes them again (Dao et al. 2022, sec. 3.1).
+
+    codegen, 6H + 5F + AT: input and output of the norm, queries, keys, values, attention output;
+    four steps of the GELU and its product; Transformers keeps the attention probabilities.
+    """
+    hidden, inner = model.hidden_size, model.intermediate_size
+    if model.architecture == "llama":
+        return 8 * hidden + 2 * model.kv_size + 4 * inner
+    return 6 * hidden + 5 * inner + model.num_heads * num_tokens
+
+
+def training_activation_bytes(
+    model: ModelConfig, *, num_rows: int, num_tokens: int, parallel: ParallelConfig
+) -> int:
+    """Most that one forward and backward pass of (B, T) holds besides logits.
+
+    All blocks' activations, those around them (5H), and one block's gradients (2F). With gradient
+    checkpointing each block keeps only its input and one block at a time is computed again.
+    """
+    per_block = kept_per_block(model, num_tokens)
+    kept = model.num_layers * per_block
+    if parallel.gradient_checkpointing:
+        kept = model.num_layers * model.hidden_size + per_block
+    per_token = kept + 5 * model.hidden_size + 2 * model.intermediate_size
+    return num_rows * num_tokens * per_token * _element_bytes(parallel)
+
+
+def forward_activation_bytes(model: ModelConfig, *, num_rows: int, num_tokens: int) -> int:
+    """Most that one block holds at once in an fp32 pass of (B, T) without gradients."""
+    hidden, inner = model.hidden_size, model.intermediate_size
+    if model.architecture == "llama":
+        per_token = 4 * hidden + 3 * inner
+    else:
+        probabilities = model.num_heads * num_tokens
+        in_mlp = 9 * hidden + 4 * inner + probabilities
+        per_token = max(in_mlp, 15 * hidden + 3 * probabilities)
+    return num_rows * num_tokens * per_token * FP32_BYTES
+
+
+def training_logit_bytes(num_predicted: int, vocab_size: int, hidden_size: int) -> int:
+    """fp32 logits (N, V) and their gradients, and the LM head's gradient (V, H) before it is added
+    to that of earlier micro-batches."""
+    head = vocab_size * hidden_size
+    return FP32_BYTES * (_LOGITS_TRAINING * num_predicted * vocab_size + head)
+
+
+def forward_logit_bytes(num_predicted: int, vocab_size: int) -> int:
+    """fp32 logits (N, V) on their way to logprobs, without gradients."""
+    return FP32_BYTES * _LOGITS_FORWARD * num_predicted * vocab_size
+
+
+def sampling_logit_bytes(num_sequences: int, vocab_size: int) -> int:
+    """Next-token logits (B, V) of sequences decoded at once, on their way to a drawn token."""
+    return FP32_BYTES * _LOGITS_SAMPLING * num_sequences * vocab_size
+
+
+def kv_bytes_per_token(model: ModelConfig) -> int:
+    """Bytes of fp32 keys and values of one token in all layers."""
+    return 2 * model.num_layers * model.kv_size * FP32_BYTES
+
+
+def _num_shards(parallel: ParallelConfig, from_stage: int) -> int:
+    return parallel.num_data_workers if parallel.zero_stage >= from_stage else 1
+
+
+def _element_bytes(parallel: ParallelConfig) -> int:
+    """Bytes of a weight or an activation."""
+    return FP32_BYTES if parallel.precision == "fp32" else 2
