@@ -23,8 +23,6 @@ from moss.ppo_plan import (
 VLLM_FREE_SHARE = 0.92
 """vLLM starts only where this share of a GPU is free (its `gpu_memory_utilization`), however small
 the cache that it is told to take."""
-
-
 VLLM_ARCHITECTURES = ("llama",)
 """Those of ours that are in vLLM's model registry; CodeGen is not."""
 _UNITS = ((GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
@@ -74,7 +72,7 @@ class Plan:
     kv_cache: KVCache
     batches: BatchArithmetic
     num_iterations: int | None
-    """None where the number of prompts is not known."""
+    """The most there can be; None where the number of prompts is not known."""
     problems: tuple[str, ...]
     """Why it cannot run, each with what to change."""
     notes: tuple[str, ...]
@@ -94,7 +92,7 @@ def make_plan(inputs: PlanInputs, machines: Machines) -> Plan:
         *_vllm_problems(inputs, seats, cache),
         *_memory_problems(inputs, seats, places, machines),
     ]
-    passes = inputs.num_prompts // config.ppo.num_rollouts if inputs.num_prompts else None
+    one_pass = inputs.num_prompts and max(1, inputs.num_prompts // config.ppo.num_rollouts)
     return Plan(
         config=config,
         models=models,
@@ -104,7 +102,7 @@ def make_plan(inputs: PlanInputs, machines: Machines) -> Plan:
         places=tuple(places),
         kv_cache=cache,
         batches=batches,
-        num_iterations=config.num_iterations or passes,
+        num_iterations=config.num_iterations or one_pass,
         problems=tuple(problems),
         notes=tuple(_notes(config, cache)),
     )

@@ -120,7 +120,8 @@ def _iteration(plan: Plan) -> Iterator[str]:
         yield "iterations: one pass over the prompts"
     else:
         steps = plan.config.ppo.num_optimizer_steps(plan.num_iterations)
-        yield f"iterations: {plan.num_iterations:,}, {steps:,} optimizer steps"
+        most = "" if plan.config.num_iterations else "one pass over the prompts, at most "
+        yield f"iterations: {most}{plan.num_iterations:,}, {steps:,} optimizer steps"
 
 
 def _listed(parts: Mapping[str, int]) -> str:

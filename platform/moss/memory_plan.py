@@ -81,14 +81,16 @@ def training_activation_bytes(
 ) -> int:
     """Most that one forward and backward pass of (B, T) holds besides logits.
 
-    All blocks' activations, those around them (5H), and one block's gradients (2F). With gradient
-    checkpointing each block keeps only its input and one block at a time is computed again.
+    All blocks' activations, those around them (5H), and one block's gradients: twice its widest
+    tensor, F or codegen's AT. With gradient checkpointing each block keeps only its input and one
+    block at a time is computed again.
     """
     per_block = kept_per_block(model, num_tokens)
     kept = model.num_layers * per_block
     if parallel.gradient_checkpointing:
         kept = model.num_layers * model.hidden_size + per_block
-    per_token = kept + 5 * model.hidden_size + 2 * model.intermediate_size
+    scores = model.num_heads * num_tokens if model.architecture == "codegen" else 0
+    per_token = kept + 5 * model.hidden_size + 2 * max(model.intermediate_size, scores)
     return num_rows * num_tokens * per_token * _element_bytes(parallel)
 
 
@@ -98,9 +100,11 @@ def forward_activation_bytes(model: ModelConfig, *, num_rows: int, num_tokens: i
     if model.architecture == "llama":
         per_token = 4 * hidden + 3 * inner
     else:
-        probabilities = model.num_heads * num_tokens
-        in_mlp = 9 * hidden + 4 * inner + probabilities
-        per_token = max(in_mlp, 15 * hidden + 3 * probabilities)
+        # The causal mask (T); attention probabilities, of which a block also returns one copy.
+        probabilities, mask = model.num_heads * num_tokens, num_tokens
+        in_mlp = 5 * hidden + 4 * inner + 2 * probabilities
+        in_attention = 14 * hidden + 3 * probabilities
+        per_token = max(in_mlp, in_attention) + mask
     return num_rows * num_tokens * per_token * FP32_BYTES
 
 

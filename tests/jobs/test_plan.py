@@ -70,6 +70,7 @@ def test_the_paper_run_is_planned_with_16_billion_parameters(shown: Any) -> None
     code, text, record, err = shown("--config", "paper", *GPU_NODE)
     assert record["num_parameters"]["policy"] == pytest.approx(16.7e9, rel=0.01)
     assert record["num_iterations"] == 3125
+    assert "one pass over the prompts, at most 3,125, 3,125 optimizer steps" in text
     assert "32 sequences at once, 3.2 GiB of keys and values" in text
     # fp32 weights, gradients and two moments of all parameters in the one actor of a trained role.
     state = record["memory"]["policy"]["device"]

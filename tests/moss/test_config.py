@@ -6,6 +6,7 @@ import pytest
 from pydantic import Field
 
 from moss.config import Config, config_digest, dump_config, load_config, parse_config
+from moss.config.ppo import TrainPPOConfig
 from moss.errors import ConfigError
 
 
@@ -58,6 +59,12 @@ def test_overrides_reach_nested_keys(tmp_path: Path) -> None:
     path = write(tmp_path, "prompts: a")
     config = load_config(Stage, path, ["optimizer.learning_rate=0.5", "prompts=b"])
     assert (config.optimizer.learning_rate, config.prompts) == (0.5, "b")
+
+
+def test_an_override_of_a_section_leaves_others_with_its_yaml_anchor_alone(tmp_path: Path) -> None:
+    path = write(tmp_path, "actors: {policy: &actor {num_cpus: 2}, critic: *actor}")
+    actors = load_config(TrainPPOConfig, path, ["actors.critic.num_cpus=3"]).actors
+    assert (actors.policy.num_cpus, actors.critic.num_cpus) == (2, 3)
 
 
 @pytest.mark.parametrize("override", ["prompts", "=3", "prompts.x=1"])

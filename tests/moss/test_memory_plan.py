@@ -56,7 +56,7 @@ def training_peak(model: nn.Module, forward: Callable[[], torch.Tensor]) -> int:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
-@pytest.mark.parametrize(("num_prompt", "num_response"), [(24, 8), (80, 16)])
+@pytest.mark.parametrize(("num_prompt", "num_response"), [(24, 8), (80, 16), (240, 16)])
 def test_a_policys_update_stays_a_little_below_its_plan(
     shape: ModelConfig, num_prompt: int, num_response: int
 ) -> None:
@@ -96,13 +96,18 @@ def test_checkpointing_takes_the_memory_that_is_planned_for_it(shape: ModelConfi
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
-def test_a_pass_without_gradients_stays_below_its_plan(shape: ModelConfig) -> None:
-    model, (ids_BT, mask_BT) = built(shape), batch(4, 80, 16)
+@pytest.mark.parametrize(("num_prompt", "num_response"), [(24, 8), (80, 16), (240, 16)])
+def test_a_pass_without_gradients_stays_below_its_plan(
+    shape: ModelConfig, num_prompt: int, num_response: int
+) -> None:
+    model, (ids_BT, mask_BT) = built(shape), batch(4, num_prompt, num_response)
     with torch.inference_mode(), LiveTensors([*model.parameters(), *model.buffers()]) as live:
         response_logprobs(model, ids_BT, mask_BT, temperature=1.0)  # type: ignore[arg-type]
-    planned = memory_plan.forward_activation_bytes(shape, num_rows=4, num_tokens=96)
-    planned += memory_plan.forward_logit_bytes(4 * 16, VOCAB)
-    assert live.peak_bytes <= planned <= 1.5 * live.peak_bytes
+    planned = memory_plan.forward_activation_bytes(
+        shape, num_rows=4, num_tokens=num_prompt + num_response
+    ) + memory_plan.forward_logit_bytes(4 * num_response, VOCAB)
+    # Logits come after the blocks, the plan adds them: never more than twice what is held.
+    assert live.peak_bytes <= planned <= 1.7 * live.peak_bytes
 
 
 @pytest.mark.parametrize("shape", [LLAMA, CODEGEN], ids=["llama", "codegen"])

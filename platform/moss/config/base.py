@@ -110,10 +110,11 @@ def _apply_override(data: dict[str, object], override: str) -> None:
     node = data
     *parents, leaf = key.split(".")
     for name in parents:
-        child = node.setdefault(name, {})
+        child = node.get(name, {})
         if not isinstance(child, dict):
             raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
-        node = child
+        # A copy: sections that share a YAML anchor are one object.
+        node[name] = node = dict(child)
     try:
         node[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
