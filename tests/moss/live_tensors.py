@@ -19,10 +19,10 @@ class LiveTensors(TorchDispatchMode):
     """
 
     def __init__(self, known: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._alive = {tensor.untyped_storage()._cdata for tensor in known}
-        self.num_bytes = 0
-        self.peak_bytes = 0
+        self.num_bytes: int = 0
+        self.peak_bytes: int = 0
 
     def __torch_dispatch__(
         self,
