@@ -25,6 +25,7 @@ VLLM_FREE_SHARE = 0.92
 the cache that it is told to take."""
 VLLM_ARCHITECTURES = ("llama",)
 """Those of ours that are in vLLM's model registry; CodeGen is not."""
+_TIGHT_SHARE = 0.9
 _UNITS = ((GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 _FIXED_PARTS = ("weights", "gradients", "optimizer", "kv_cache", "process")
 
@@ -104,7 +105,7 @@ def make_plan(inputs: PlanInputs, machines: Machines) -> Plan:
         batches=batches,
         num_iterations=config.num_iterations or one_pass,
         problems=tuple(problems),
-        notes=tuple(_notes(config, cache)),
+        notes=tuple(_notes(config, cache, places)),
     )
 
 
@@ -230,10 +231,16 @@ def _shares_gpu(seat: Seat, other: Seat) -> bool:
     return same and bool(set(seat.gpus) & set(other.gpus))
 
 
-def _notes(plan_config: TrainPPOConfig, cache: KVCache) -> Iterator[str]:
+def _notes(config: TrainPPOConfig, cache: KVCache, places: list[Place]) -> Iterator[str]:
     if 0 < cache.num_fitting < cache.num_sequences:
         yield (
-            f"rollout.vllm.kv_cache_gib={plan_config.rollout.vllm.kv_cache_gib:g} holds "
+            f"rollout.vllm.kv_cache_gib={config.rollout.vllm.kv_cache_gib:g} holds "
             f"{cache.num_fitting} of {cache.num_sequences} sequences of the longest kind; others "
             f"wait ({size(cache.sequence_bytes * cache.num_sequences)} would hold all)"
         )
+    for place in places:
+        if place.gpu is not None and _TIGHT_SHARE <= place.num_needed / place.num_bytes <= 1:
+            yield (
+                f"{place.name} is {place.num_needed / place.num_bytes:.0%} full; its driver's "
+                "context, kernels' workspaces and fragmentation come on top"
+            )

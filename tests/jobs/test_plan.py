@@ -155,6 +155,17 @@ def test_models_on_gpus_need_memory_there_and_on_their_way_through_the_node(show
     assert record["memory"]["reference"]["host"]["weights"] == weights
 
 
+def test_a_gpu_that_is_nearly_full_is_told(shown: Any) -> None:
+    argv = ["--config", "tiny", *GPU_NODE, "--set", "actors.policy.num_gpus=1"]
+    _, _, record, _ = shown(*argv)
+    assert record["notes"] == []
+    needed = sum(record["places"][0]["needed"].values())
+    tight = ["--device-memory-gib", str(needed / 0.95 / (1 << 30))]
+    code, text, _, _ = shown(*argv, *tight)
+    assert code == 0
+    assert "note: node 0 GPU 0 is 95% full; its driver's context" in text
+
+
 def test_ranks_spread_over_nodes(shown: Any) -> None:
     nodes = ["--num-nodes", "2", "--node-cpus", "1", "--node-gpus", "0", "--node-memory-gib", "9"]
     _, _, record, _ = shown("--config", "tiny", *nodes, "--set", "actors.reward.num_ranks=3")
