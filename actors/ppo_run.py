@@ -75,13 +75,13 @@ def train_ppo(config: TrainPPOConfig, run_folder: str) -> PPOResult:
             num_gpus_needed=placement.num_gpus,
             what=f"train_ppo ({placement.arithmetic})",
         ),
-        _started_actors(config, inputs) as actors,
+        started_actors(config, inputs) as actors,
     ):
         return _iterate(config, inputs, actors, run_folder)
 
 
 @contextmanager
-def _started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOActors]:
+def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOActors]:
     """All actors, loading side by side; they end with the block."""
     placed, ppo = config.actors, config.ppo
     actors = PPOActors(

@@ -147,7 +147,9 @@ class _Decoding:
         self._model, self._params = model, params
         self.rows = list(range(len(requests)))
         """Request behind each row of the batch."""
-        self._uniforms = torch.stack([_uniforms(r.seed, params.max_new_tokens) for r in requests])
+        self._uniforms = torch.stack(
+            [request_uniforms(r.seed, params.max_new_tokens) for r in requests]
+        )
         device = model.device
         width = max(len(request.prompt_ids) for request in requests)
         ids = torch.full((len(requests), width), pad_id)
@@ -275,7 +277,8 @@ def _nucleus(logprobs_BV: Tensor, top_p: float) -> Tensor:
     return torch.log_softmax(logprobs_BV.masked_fill(dropped, -torch.inf), -1)
 
 
-def _uniforms(seed: int, count: int) -> Tensor:
+def request_uniforms(seed: int, count: int) -> Tensor:
+    """(count,) the numbers in [0, 1), fp64, that draw the tokens of a request."""
     return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
