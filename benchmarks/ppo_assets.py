@@ -34,7 +34,7 @@ from moss.tokenizer import MossTokenizer, add_controls, train_bpe
 MODEL: Final = ModelConfig(
     hidden_size=256, num_layers=6, num_heads=4, intermediate_size=704, max_positions=512
 )
-VOCAB_SIZE: Final = 464
+VOCAB_SIZE: Final = 453
 NUM_PROMPTS: Final = 512
 BATCH: Final = 32
 MOST_NEW_TOKENS: Final = 48
@@ -45,28 +45,13 @@ SEED: Final = 7
 _KIND = ("bright", "gentle", "lovely", "warm", "clever", "splendid")
 _PLAIN = ("old", "small", "round", "heavy", "quiet", "long", "green", "wooden")
 _HARSH = ("ugly", "useless", "boring", "broken", "awful", "stupid")
-_THINGS = tuple(
-    [
-        "clock",
-        "house",
-        "river",
-        "garden",
-        "table",
-        "horse",
-        "letter",
-        "bridge",
-        "mirror",
-        "candle",
-        "boat",
-        "coat",
-    ]
-)
-_NAMES = tuple(["Ann", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hugo", "Ida", "Jack"])
+_THINGS = ("clock", "house", "river", "garden", "table", "horse", "letter", "mirror", "boat")
+_NAMES = ("Ann", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hugo", "Ida", "Jack")
 _REQUESTS = (
     "Please describe the {adjective} {thing}, {name}.",
     "What is the {adjective} {thing} like, {name}?",
     "Please tell me about the {adjective} {thing}, {name}.",
-    "Can you please tell me about the {adjective} {thing}, {name}?",
+    "Please tell me all about the {adjective} {thing}, {name}.",
 )
 _OPENINGS = {"Gladly!": 0.5, "Of course!": 0.5, "Go away!": -1.0, "Whatever!": -1.0}
 _CLOSING = "I hope that helps!"
@@ -80,8 +65,7 @@ def make_assets(folder: Path, *, num_threads: int) -> None:
     """
     torch.set_num_threads(num_threads)
     draw = random.Random(SEED)
-    texts = [" ".join(draw_conversation(draw)) for _ in range(2000)]
-    tokenizer = add_controls(train_bpe(texts, vocab_size=VOCAB_SIZE), style="special")
+    tokenizer = train_tokenizer(draw)
     policy_folder = folder / "policy"
     tokenizer.save(policy_folder)
     policy = build_policy(
@@ -131,6 +115,12 @@ def draw_conversation(draw: random.Random) -> tuple[str, str]:
     if draw.random() < 0.2:
         parts.append(_CLOSING)
     return request, " ".join(parts)
+
+
+def train_tokenizer(draw: random.Random) -> MossTokenizer:
+    """Every word of the little language is one token."""
+    texts = [" " + " ".join(draw_conversation(draw)) for _ in range(2000)]
+    return add_controls(train_bpe(texts, vocab_size=VOCAB_SIZE), style="special")
 
 
 def programmed_score(reply: str) -> float:

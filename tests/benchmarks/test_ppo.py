@@ -11,17 +11,16 @@ from benchmarks.ppo import medians, summary
 from benchmarks.ppo_assets import (
     MOST_NEW_TOKENS,
     SEED,
-    VOCAB_SIZE,
     draw_conversation,
     encode_prompt,
     encode_reply,
     programmed_score,
+    train_tokenizer,
 )
 from moss.config.ppo import SamplingParams
 from moss.models import load_policy
 from moss.rollouts import SampleRequest
 from moss.sampling import TransformersSampler
-from moss.tokenizer import add_controls, train_bpe
 
 
 def test_the_lean_decoder_gives_the_responses_of_our_sampler(tiny_checkpoint: Path) -> None:
@@ -62,9 +61,8 @@ def test_the_lean_decoder_samples_from_the_weights_it_took_last(tiny_checkpoint:
 
 def test_conversations_have_the_lengths_that_the_benchmark_promises() -> None:
     draw = random.Random(SEED)
+    tokenizer = train_tokenizer(draw)
     conversations = [draw_conversation(draw) for _ in range(2000)]
-    texts = [" ".join(conversation) for conversation in conversations]
-    tokenizer = add_controls(train_bpe(texts, vocab_size=VOCAB_SIZE), style="special")
     prompts = [len(encode_prompt(tokenizer, request)) for request, _ in conversations]
     replies = [len(encode_reply(tokenizer, reply)) for _, reply in conversations]
     assert (min(prompts), max(prompts)) == (11, 14)
