@@ -53,7 +53,7 @@ def made_config(flags: argparse.Namespace) -> TrainPPOConfig:
             },
             "actors": {
                 **dict.fromkeys(("policy", "critic", "reference", "reward"), actor),
-                "rollout": {**actor, "num_ranks": flags.samplers},
+                "rollout": {**actor, "num_ranks": flags.rollout_actors},
             },
         }
     )
@@ -66,6 +66,7 @@ def child(target: Callable[..., None], *args: object) -> Iterator[Connection]:
     ours, theirs = context.Pipe()
     process = context.Process(target=target, args=(theirs, *args), daemon=True)
     process.start()
+    theirs.close()  # so that a child that dies ends the wait for its answer
     try:
         yield ours
         ours.send(None)
@@ -102,7 +103,7 @@ def copy_out(requests: Connection, name: str) -> None:
 
 def seconds_to_copy(num_bytes: int) -> float:
     """Median wall time of handing bytes to another process through shared memory."""
-    source = bytes(num_bytes)
+    source = os.urandom(num_bytes)
     block = SharedMemory(create=True, size=num_bytes)
     try:
         with child(copy_out, block.name) as reader:
@@ -136,6 +137,12 @@ def table(rows: dict[str, Seconds]) -> str:
     return "\n".join(lines)
 
 
+def progress_line(done: int, wanted: int, timed: dict[str, Seconds]) -> str:
+    """What one iteration took; `done` is below 0 while it only warms up."""
+    label = f"iteration {done + 1}/{wanted}" if done >= 0 else "warm-up"
+    return f"{label}: " + ", ".join(f"{k} {sum(v.values()):.2f} s" for k, v in timed.items())
+
+
 def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
     """Ours and both orders of the floor in turn, so that all meet the same machine."""
     config, inputs = made_config(flags), load_assets(folder)
@@ -161,6 +168,7 @@ def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
             report = trainer.step()
             timed = {"ours": report.seconds}
             timed |= {order: ask(floor, (iteration, order)) for order in ORDERS}
+            print(progress_line(iteration - flags.warmup, flags.iterations, timed), flush=True)
             if iteration >= flags.warmup:
                 lengths.append(report.experience.length_tokens)
                 for name, seconds in timed.items():
@@ -177,7 +185,7 @@ def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
         "response_tokens": round(statistics.mean(lengths), 1),
         "iterations": flags.iterations,
         "sampler": flags.sampler,
-        "samplers": flags.samplers,
+        "rollout_actors": flags.rollout_actors,
         "threads_per_actor": config.actors.policy.num_threads,
         "floor_threads": flags.floor_threads,
         "cores": len(os.sched_getaffinity(0)),
@@ -212,8 +220,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=15, help="timed, of each")
     parser.add_argument("--warmup", type=int, default=3, help="iterations before those")
     parser.add_argument("--sampler", choices=("transformers", "vllm"), default="transformers")
-    parser.add_argument("--samplers", type=int, default=2, help="rollout actors")
-    parser.add_argument("--floor-threads", type=int, default=num_cores)
+    parser.add_argument("--rollout-actors", type=int, default=2)
+    parser.add_argument("--floor-threads", type=int, default=num_cores, help="of its one process")
     parser.add_argument("--assets", type=Path, help="folder to keep models in between runs")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

@@ -39,7 +39,7 @@ NUM_PROMPTS: Final = 512
 BATCH: Final = 32
 MOST_NEW_TOKENS: Final = 48
 POLICY_STEPS: Final = 80
-PREFERENCE_STEPS: Final = 45
+PREFERENCE_STEPS: Final = 80
 SEED: Final = 7
 
 _KIND = ("bright", "gentle", "lovely", "warm", "clever", "splendid")
@@ -175,8 +175,9 @@ def _train_policy(policy: nn.Module, tokenizer: MossTokenizer, draw: random.Rand
 
 def _train_scorer(scorer: PreferenceModel, tokenizer: MossTokenizer, draw: random.Random) -> None:
     """Pairs of all replies of a batch, in the order of their programmed scores."""
-    for optimizer in _steps(scorer, PREFERENCE_STEPS, learning_rate=5e-4):
-        conversations = [draw_conversation(draw) for _ in range(BATCH)]
+    batches = _like_lengths(draw)
+    for optimizer in _steps(scorer, PREFERENCE_STEPS, learning_rate=1e-3):
+        conversations = next(batches)
         worths = [programmed_score(reply) for _, reply in conversations]
         pairs = [
             (a, b) if worths[a] > worths[b] else (b, a)

@@ -42,20 +42,20 @@ class Floor:
         self._inputs, self._config, self._sampling = inputs, config, sampling
         self._num_threads = num_threads
         self._pool = ThreadPoolExecutor(num_threads)
-        self._policy, self._reference = (load_policy(inputs.policy) for _ in range(2))
+        self.policy, self._reference = (load_policy(inputs.policy) for _ in range(2))
         self._scorer = PreferenceModel.load(inputs.preference_model)
-        self._critic = ValueModel.from_preference_model(inputs.preference_model)
+        self.critic = ValueModel.from_preference_model(inputs.preference_model)
         with torch.no_grad():
-            for parameter in self._critic.value_head.parameters():
+            for parameter in self.critic.value_head.parameters():
                 parameter.div_(inputs.score_scale)
         self._optimizers = {
             model: torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
             for model, rate in (
-                (self._policy, config.policy_learning_rate),
-                (self._critic, config.critic_learning_rate),
+                (self.policy, config.policy_learning_rate),
+                (self.critic, config.critic_learning_rate),
             )
         }
-        self._decoder = LeanDecoder(self._policy)
+        self._decoder = LeanDecoder(self.policy)
 
     def step(self, iteration: int, order: Order) -> dict[str, float]:
         """One iteration; wall seconds of each phase, named as `PPOTrainer` names them."""
@@ -71,7 +71,7 @@ class Floor:
         end("score")
         self._update(experience, iteration, order)
         end("update")
-        self._decoder.take_weights(self._policy)
+        self._decoder.take_weights(self.policy)
         end("weight_push")
         return seconds
 
@@ -95,7 +95,7 @@ class Floor:
 
         def values() -> Floats:
             return evaluate_tokens(
-                lambda tokens_BT, mask_BT: response_values(self._critic, tokens_BT, mask_BT),
+                lambda tokens_BT, mask_BT: response_values(self.critic, tokens_BT, mask_BT),
                 rollouts,
                 device=device,
                 max_rows=at_once,
@@ -123,7 +123,7 @@ class Floor:
 
         policy = policy_part(self._config, temperature=self._sampling.temperature)
         critic = value_part(self._config)
-        self._run([lambda: train(self._policy, policy), lambda: train(self._critic, critic)], order)
+        self._run([lambda: train(self.policy, policy), lambda: train(self.critic, critic)], order)
 
     def _train(self, model: nn.Module, part_loss: PartLoss, minibatch: Experience) -> None:
         """One optimizer step."""
