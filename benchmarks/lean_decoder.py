@@ -164,7 +164,8 @@ class LeanDecoder:
             gate, up = (rms_norm(hidden, norm.shape, mlp_norm, self._eps) @ gate_up.T).chunk(2, -1)
             hidden = hidden + (silu(gate) * up) @ down.T
         last = rms_norm(hidden[:, -1], self._last_norm.shape, self._last_norm, self._eps)
-        return last @ self._embedding.T
+        logits_BV: Tensor = last @ self._embedding.T
+        return logits_BV
 
 
 def _cut(

@@ -94,9 +94,10 @@ def prepare(requests: Connection, folder: str, num_threads: int) -> None:
 def copy_out(requests: Connection, name: str) -> None:
     """Child process: copies a block of shared memory whenever it is told to."""
     block = SharedMemory(name)
-    private = bytearray(block.size)
+    shared, private = block.buf, bytearray(block.size)
+    assert shared is not None, "open until `close`"
     while requests.recv() is not None:
-        private[:] = block.buf
+        private[:] = shared
         requests.send(len(private))
     block.close()
 
@@ -105,12 +106,14 @@ def seconds_to_copy(num_bytes: int) -> float:
     """Median wall time of handing bytes to another process through shared memory."""
     source = os.urandom(num_bytes)
     block = SharedMemory(create=True, size=num_bytes)
+    shared = block.buf
+    assert shared is not None, "open until `close`"
     try:
         with child(copy_out, block.name) as reader:
             taken = []
             for _ in range(NUM_COPIES):
                 began = time.perf_counter()
-                block.buf[:num_bytes] = source
+                shared[:num_bytes] = source
                 ask(reader, True)
                 taken.append(time.perf_counter() - began)
         return statistics.median(taken)

@@ -55,7 +55,8 @@ _REQUESTS = (
 )
 _OPENINGS = {"Gladly!": 0.5, "Of course!": 0.5, "Go away!": -1.0, "Whatever!": -1.0}
 _CLOSING = "I hope that helps!"
-_NUM_CLAIMS = ((1, 0.5), (2, 0.33), (3, 0.11), (4, 0.06))
+_NUM_CLAIMS = {1: 0.5, 2: 0.33, 3: 0.11, 4: 0.06}
+"""Chances of so many."""
 
 
 def make_assets(folder: Path, *, num_threads: int) -> None:
@@ -106,8 +107,7 @@ def draw_conversation(draw: random.Random) -> tuple[str, str]:
     request = draw.choice(_REQUESTS).format(
         adjective=draw.choice(_PLAIN), thing=thing, name=draw.choice(_NAMES)
     )
-    counts, weights = zip(*_NUM_CLAIMS, strict=True)
-    num_claims = draw.choices(counts, weights)[0]
+    num_claims = draw.choices(list(_NUM_CLAIMS), list(_NUM_CLAIMS.values()))[0]
     parts = [draw.choice(tuple(_OPENINGS))] if draw.random() < 0.6 else []
     for _ in range(num_claims):
         first, second = (draw.choice((*_KIND, *_PLAIN, *_HARSH)) for _ in range(2))
@@ -169,7 +169,7 @@ def _train_policy(policy: nn.Module, tokenizer: MossTokenizer, draw: random.Rand
     for optimizer in _steps(policy, POLICY_STEPS, learning_rate=2e-3):
         ids_BT, _, reply_BT = _batch(tokenizer, next(batches))
         loss = masked_lm_loss_sum(policy, ids_BT, reply_BT) / num_targets(reply_BT)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
@@ -187,9 +187,11 @@ def _train_scorer(scorer: PreferenceModel, tokenizer: MossTokenizer, draw: rando
         winners_P, losers_P = torch.tensor(pairs).T
         ids_BT, real_BT, _ = _batch(tokenizer, conversations)
         scores_B = scorer(ids_BT, real_BT)
-        (preference_loss_sum(scores_B, winners_P, losers_P) / len(pairs)).backward()
+        loss = preference_loss_sum(scores_B, winners_P, losers_P) / len(pairs)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    scorer.score_mean, scorer.score_std = float(scores_B.mean()), float(scores_B.std())
+    std, mean = torch.std_mean(scores_B.detach())
+    scorer.score_mean, scorer.score_std = float(mean), float(std)
 
 
 def _steps(model: nn.Module, count: int, *, learning_rate: float) -> Iterator[torch.optim.AdamW]:

@@ -130,7 +130,8 @@ class Floor:
         num_tokens = minibatch.rollouts.num_response_tokens
         lengths_B = minibatch.rollouts.lengths_B
         for rows in length_sorted_groups(lengths_B, max_rows=self._config.micro_batch_size):
-            part_loss(model, minibatch.rows(rows), num_tokens).loss.backward()
+            loss = part_loss(model, minibatch.rows(rows), num_tokens).loss
+            loss.backward()  # type: ignore[no-untyped-call]
         optimizer = self._optimizers[model]
         nn.utils.clip_grad_norm_(model.parameters(), self._config.max_grad_norm, foreach=True)
         optimizer.step()
