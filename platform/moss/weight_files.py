@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -92,7 +93,10 @@ def write_weights(
     path = Path(folder) / f"version-{version}.safetensors"
     partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial)
+        # Side by side: hashing and writing take equally long, and neither holds the interpreter.
+        with ThreadPoolExecutor(1) as pool:
+            digest = pool.submit(weights_digest, tensors)
+            save_file(tensors, partial)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -103,7 +107,7 @@ def write_weights(
     return WeightFile(
         path=str(path),
         version=version,
-        digest=weights_digest(tensors),
+        digest=digest.result(),
         num_tensors=len(tensors),
         size_bytes=path.stat().st_size,
         probe=probe,

@@ -177,9 +177,7 @@ def test_the_faster_order_is_the_floor() -> None:
         "in turn": medians([row(2, 1, 2, 0)]),
         "side by side": medians([row(2, 1, 1, 0)]),
     }
-    assert rows["ours"] == {
-        "rollout": 1, "score": 2, "update": 2, "weight_push": 0.25, "iteration": 5.25,
-    }  # fmt: skip
+    assert rows["ours"] == row(1, 2, 2, 0.25) | {"iteration": 5.25, "fastest": 4.25}
     found = summary(rows, num_rollouts=21)
     assert found["floor_order"] == "side by side"
     assert found["floor_seconds"] == 4
