@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=15, help="timed, of each")
     parser.add_argument("--warmup", type=int, default=3, help="iterations before those")
     parser.add_argument("--sampler", choices=("transformers", "vllm"), default="transformers")
-    parser.add_argument("--rollout-actors", type=int, default=2)
+    parser.add_argument("--rollout-actors", type=int, default=1)
     parser.add_argument("--floor-threads", type=int, default=num_cores, help="of its one process")
     parser.add_argument("--assets", type=Path, help="folder to keep models in between runs")
     flags = parser.parse_args()
