@@ -13,6 +13,8 @@ from serve.auth import ApiKeys
 from serve.chat_service import ChatService
 from serve.edge import Edge
 from serve.errors import add_error_handlers
+from serve.gate import KeyGate
+from serve.key_limits import KeyLimits
 from serve.page_routes import history_router, page_router
 
 
@@ -28,9 +30,11 @@ def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
     app = FastAPI(
         title="MOSS chat", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
     )
-    app.include_router(api_router(service, keys))
+    limits = KeyLimits(retry_after_s=service.config.http.retry_after_s)
+    app.include_router(api_router(service, limits))
     app.include_router(page_router(service, keys))
-    app.include_router(history_router(service, keys))
+    app.include_router(history_router(service))
     add_error_handlers(app)
     app.add_middleware(Edge, max_body_bytes=service.config.http.max_body_bytes)
+    app.add_middleware(KeyGate, keys=keys, limits=limits)  # outermost, so that no answer escapes it
     return app

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from moss.chat import Conversation, Turn
 from moss.chat_rendering import ChatRenderer
+from moss.config.api_keys import ApiKeyConfig
 from moss.config.serve import ServeChatConfig, TurnConfig
 from moss.meta_instruction import MetaInstruction
 from moss.tools.base import Tool
-from moss.types import QUALITY_LEVELS, TOOL_NAMES, ToolName
+from moss.types import API_NAMES, QUALITY_LEVELS, TOOL_NAMES, ToolName
 from serve.chat_model import generate_one_token
 from serve.conversation import TurnEvent, TurnFinished, TurnOutcome, walk_turn
-from serve.engines import Engine
+from serve.engines import CountedEngine, Engine, TokenCount
 from serve.errors import ApiError
 from serve.schemas import ChatRequest, Message
 from serve.store import Store, StoredTurn
@@ -77,18 +78,40 @@ class ChatService:
         self._num_ongoing = 0
         self._ready_at = float("-inf")
 
-    def prepare(self, request: ChatRequest, owner: str) -> PreparedTurn:
-        """Check a request against the service and rebuild its history.
+    def offered_tools(self, key: ApiKeyConfig | None) -> list[dict[str, object]]:
+        """Tools that requests may have on, within the scope of a key if one is given."""
+        defaults = self.config.default_tools
+        return [
+            {"name": name, "api": API_NAMES[name], "default": name in defaults}
+            for name in self.tools
+            if key is None or key.allows_tool(name)
+        ]
+
+    def check_model(self, name: str, key: ApiKeyConfig) -> None:
+        """Refuse another model than the one that is served, and that one to a key without it.
 
         Raises:
-            ApiError: 400 or 404, naming the field.
-            DataError: no such stored conversation.
+            ApiError: 404 or 403.
         """
-        if request.model and request.model != self.model.name:
+        if name != self.model.name:
             raise ApiError(
                 404, f"this service has the model {self.model.name} only",
                 code="model_not_found", param="model",
             )  # fmt: skip
+        if not key.allows_model(name):
+            raise ApiError(
+                403, f"this API key is not for the model {name}",
+                code="model_not_allowed", param="model",
+            )  # fmt: skip
+
+    def prepare(self, request: ChatRequest, owner: str, key: ApiKeyConfig) -> PreparedTurn:
+        """Check a request against the service and the key's scope, and rebuild its history.
+
+        Raises:
+            ApiError: 400, 403 or 404, naming the field.
+            DataError: no such stored conversation.
+        """
+        self.check_model(request.model or self.model.name, key)
         if len(request.messages) > self.config.http.max_messages:
             limit = self.config.http.max_messages
             raise ApiError(
@@ -105,7 +128,7 @@ class ChatService:
                 400, f"a message has at most {self.config.http.max_message_chars} characters",
                 code="message_too_long", param="messages",
             )  # fmt: skip
-        meta = self._meta(request)
+        meta = self._meta(request, key)
         turns, user_text = turns_of(request.messages)
         stored = request.moss.store
         if stored is not None and stored.conversation_id is not None:
@@ -113,17 +136,27 @@ class ChatService:
             turns = tuple(Conversation.from_json(row.sections).turns[0] for row in rows)
         return PreparedTurn(Conversation(meta, turns), user_text, self._turn_config(request))
 
-    def _meta(self, request: ChatRequest) -> MetaInstruction:
-        """Effective switches: the service's defaults, the request, and `tool_choice: none`."""
+    def _meta(self, request: ChatRequest, key: ApiKeyConfig) -> MetaInstruction:
+        """Effective switches.
+
+        A tool is on if the service has it, the key's scope has it, and the request has it on: by
+        name or, where it says nothing, by the service's default, and not by `tool_choice: none`.
+        """
         unknown = sorted(set(request.moss.tools) - set(TOOL_NAMES))
         if unknown:
             raise ApiError(
                 400, f"unknown tool {unknown[0][:40]!r}; tools are {', '.join(TOOL_NAMES)}",
                 code="unknown_tool", param="moss.tools",
             )  # fmt: skip
+        for name in TOOL_NAMES:
+            if request.moss.tools.get(name) and not key.allows_tool(name):
+                raise ApiError(
+                    403, f"this API key is not for the tool {name}",
+                    code="tool_not_allowed", param="moss.tools",
+                )  # fmt: skip
         switches = {name: name in self.config.default_tools for name in self.tools}
         switches |= {name: request.moss.tools.get(name, on) for name, on in switches.items()}
-        enabled = frozenset(name for name, on in switches.items() if on)
+        enabled = frozenset(name for name, on in switches.items() if on and key.allows_tool(name))
         if request.tool_choice == "none":
             enabled = frozenset()
         thoughts = request.moss.inner_thoughts
@@ -153,32 +186,28 @@ class ChatService:
         given = {name: value for name, value in changes.items() if value is not None}
         return default.model_copy(update=given)
 
-    def check_admission(self) -> None:
-        """Refuse a request while too many run.
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a request in for the time of the block.
 
         Raises:
-            ApiError: 429 with Retry-After.
+            ApiError: 429 with Retry-After, too many run.
         """
         if self._num_ongoing >= self.config.http.max_ongoing:
             raise ApiError(
                 429, f"{self._num_ongoing} requests are running, which is the limit; try again",
                 code="too_many_requests", retry_after_s=self.config.http.retry_after_s,
             )  # fmt: skip
-
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count a request in; see `check_admission`."""
-        self.check_admission()
         self._num_ongoing += 1
         try:
             yield
         finally:
             self._num_ongoing -= 1
 
-    async def walk(self, prepared: PreparedTurn) -> AsyncGenerator[TurnEvent]:
-        """Events of one turn."""
+    async def walk(self, prepared: PreparedTurn, count: TokenCount) -> AsyncGenerator[TurnEvent]:
+        """Events of one turn; `count` has its tokens at any time."""
         events = walk_turn(
-            self._engine, self.tools, self._renderer, prepared.conversation,
+            CountedEngine(self._engine, count), self.tools, self._renderer, prepared.conversation,
             prepared.user_text, prepared.config,
         )  # fmt: skip
         async with aclosing(events):

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.errors import ApiError
+from serve.errors import ApiError, as_api_error
 
 STEERING_HEADERS: Final = (
     "x-request-disconnect-disabled",
@@ -53,9 +53,12 @@ class Edge:
         request_id = headers.get("x-request-id", "")
         if not _REQUEST_ID.fullmatch(request_id):
             request_id = uuid.uuid4().hex
+        started = False
 
         async def send_with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 answer = MutableHeaders(scope=message)
                 answer["x-request-id"] = request_id
                 for name, value in _SECURITY_HEADERS.items():
@@ -67,8 +70,10 @@ class Edge:
             _refuse_foreign_origin(scope["method"], headers)
             body = await _read_body(receive, headers, self._max_body_bytes)
             await self._app(scope, body, send_with_headers)
-        except ApiError as error:
-            await error.response()(scope, receive, send_with_headers)
+        except Exception as error:
+            if started:  # no second answer can be sent
+                raise
+            await as_api_error(error).response()(scope, receive, send_with_headers)
 
 
 def _refuse_steering(headers: Headers) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -47,6 +48,45 @@ class Engine(Protocol):
     def generate(self, prompt_ids: list[int], params: GenerateParams) -> AsyncGenerator[TokenDelta]:
         """Deltas as they are made; closing the iterator stops generation."""
         ...
+
+
+@dataclass(slots=True)
+class TokenCount:
+    """Tokens of one turn as they come, so that those of a turn that is cut short count too."""
+
+    prompt: int = 0
+    """Of the section that was begun last, the earlier sections of the turn included."""
+    completion: int = 0
+    """Generated in all sections."""
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.prompt + self.completion
+
+
+class CountedEngine:
+    """An engine that keeps the count of one turn."""
+
+    def __init__(self, engine: Engine, count: TokenCount) -> None:
+        self._engine = engine
+        self._count = count
+
+    @property
+    def max_positions(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        return self._engine.max_positions
+
+    async def generate(
+        self, prompt_ids: list[int], params: GenerateParams
+    ) -> AsyncGenerator[TokenDelta]:
+        """The engine's deltas."""
+        self._count.prompt = len(prompt_ids)
+        deltas = self._engine.generate(prompt_ids, params)
+        async with aclosing(deltas):
+            async for delta in deltas:
+                self._count.completion += len(delta.ids)
+                yield delta
 
 
 @dataclass(slots=True)

@@ -88,5 +88,5 @@ def add_error_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
-    for kind in (ApiError, DataError, WaitTimeoutError, Exception):
+    for kind in (ApiError, DataError, WaitTimeoutError):  # any other one is answered by `Edge`
         app.add_exception_handler(kind, anything)

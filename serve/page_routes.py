@@ -13,10 +13,11 @@ from starlette.responses import FileResponse, Response
 
 from moss.chat import Conversation
 from moss.tools.text_to_image import image_folder, read_image
-from moss.types import API_NAMES, QUALITY_LEVELS
+from moss.types import QUALITY_LEVELS
 from serve.auth import ApiKeys
 from serve.chat_service import ChatService
 from serve.errors import ApiError
+from serve.gate import key_if_known, key_of
 from serve.responses import Json
 from serve.schemas import RatingRequest
 from serve.store import CONSENT_VERSION, StoredTurn
@@ -49,14 +50,10 @@ def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
         )
 
     @router.get("/app/settings")
-    async def settings() -> Json:
-        defaults = service.config.default_tools
+    async def settings(request: Request) -> Json:
         return {
             "model": service.model.name,
-            "tools": [
-                {"name": name, "api": API_NAMES[name], "default": name in defaults}
-                for name in service.tools
-            ],
+            "tools": service.offered_tools(key_if_known(request)),
             "quality_levels": list(QUALITY_LEVELS) if service.config.turn.quality else [],
             "consent_version": CONSENT_VERSION,
             "needs_key": keys.required,
@@ -73,12 +70,12 @@ def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
     return router
 
 
-def history_router(service: ChatService, keys: ApiKeys) -> APIRouter:
+def history_router(service: ChatService) -> APIRouter:
     """A visitor's own conversations and ratings."""
     router = APIRouter()
 
     def owner(request: Request) -> str:
-        return owner_of(request, keys.check(request.headers.get("authorization")))
+        return owner_of(request, key_of(request).label)
 
     @router.get("/app/conversations")
     async def conversations(request: Request) -> list[Json]:

@@ -325,11 +325,8 @@ function submit() {
   run(text);
 }
 
-async function start() {
-  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
-  setTheme(saved("theme", dark ? "dark" : "light"));
-  $("consent").value = saved("consent", "none");
-  translate();
+// Asked again when the key changes: a key may be for some of the tools only.
+async function loadSettings() {
   const settings = await call("/app/settings");
   const kept = JSON.parse(saved("tools", "{}"));
   state.tools = settings.tools;
@@ -337,6 +334,14 @@ async function start() {
   $("model").textContent = settings.model;
   $("key").hidden = !settings.needs_key;
   showSwitches();
+}
+
+async function start() {
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  setTheme(saved("theme", dark ? "dark" : "light"));
+  $("consent").value = saved("consent", "none");
+  translate();
+  await loadSettings();
   loadHistory();
 }
 
@@ -351,7 +356,7 @@ $("prompt").addEventListener("input", () => {
 $("stop").addEventListener("click", () => state.running?.abort());
 $("new-chat").addEventListener("click", () => { if (!state.running) { startNew(); loadHistory(); } });
 $("consent").addEventListener("change", () => localStorage.setItem("consent", $("consent").value));
-$("key").addEventListener("change", () => { state.key = $("key").value; loadHistory(); });
+$("key").addEventListener("change", () => { state.key = $("key").value; loadSettings(); loadHistory(); });
 $("menu").addEventListener("click", () => document.body.classList.toggle("menu-open"));
 $("theme").addEventListener("click", () => setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
 $("language").addEventListener("click", () => {

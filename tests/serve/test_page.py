@@ -48,9 +48,7 @@ async def service(
         engine=engine, tools=spies, renderer=renderer, store=store,
         model=ServedModel("MOSS-PAT", "digest", 1), config=config,
     )  # fmt: skip
-    server = uvicorn.Server(
-        uvicorn.Config(build_app(chat, ApiKeys({})), port=0, log_level="warning")
-    )
+    server = uvicorn.Server(uvicorn.Config(build_app(chat, ApiKeys()), port=0, log_level="warning"))
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.02)

@@ -65,7 +65,9 @@ class HttpConfig(Config):
     port: int = Field(8000, ge=0, le=65_535)
     """0 takes a free port."""
     api_key_file: str | None = None
-    """Lines of `sha256-hex label`; keys themselves come from `MOSS_API_KEYS` or stay with users."""
+    """YAML of hashes, scopes and limits of keys (`python -m jobs.make_api_key` adds one); the
+    replica that answers HTTP reads it again when it changes. Keys in `MOSS_API_KEYS` count too,
+    without limits."""
     max_body_bytes: int = Field(1 << 20, ge=1_024)
     max_messages: int = Field(200, ge=1)
     max_message_chars: int = Field(20_000, ge=1)

@@ -1,0 +1,60 @@
+"""Who asks: each request's API key, found once, and its limits told with every answer."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moss.config.api_keys import ApiKeyConfig
+from serve.auth import ApiKeys
+from serve.errors import ApiError
+from serve.key_limits import KeyLimits
+
+
+class KeyGate:
+    """ASGI middleware that looks up the key; the routes that need one refuse (`key_of`)."""
+
+    def __init__(self, app: ASGIApp, *, keys: ApiKeys, limits: KeyLimits) -> None:
+        self._app = app
+        self._keys = keys
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        found: ApiKeyConfig | ApiError
+        try:
+            found = self._keys.check(Headers(scope=scope).get("authorization"))
+            self._limits.update(found)
+        except ApiError as error:
+            found = error
+        scope.setdefault("state", {})["api_key"] = found
+
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start" and isinstance(found, ApiKeyConfig):
+                MutableHeaders(scope=message).update(self._limits.headers(found))
+            await send(message)
+
+        await self._app(scope, receive, send_with_limits)
+
+
+def key_of(request: Request) -> ApiKeyConfig:
+    """The key of a request.
+
+    Raises:
+        ApiError: 401, see `ApiKeys.check`.
+    """
+    found = request.state.api_key
+    if isinstance(found, ApiError):
+        raise found
+    assert isinstance(found, ApiKeyConfig), "KeyGate stands around the application"
+    return found
+
+
+def key_if_known(request: Request) -> ApiKeyConfig | None:
+    """The key of a request to a public route, where it makes a difference."""
+    found = request.state.api_key
+    return found if isinstance(found, ApiKeyConfig) else None
