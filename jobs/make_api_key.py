@@ -14,8 +14,8 @@ from pathlib import Path
 
 from jobs.entry import guarded
 from moss.api_keys import append_key, key_digest, new_key
+from moss.config import parse_config
 from moss.config.api_keys import ApiKeyConfig
-from moss.config.base import parse_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,7 +38,7 @@ _SECURITY_HEADERS: Final = {
 
 
 class Edge:
-    """Wraps the application; refuses before a body is parsed."""
+    """Wraps the application; refuses before parsing, and answers for what failed inside."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
         self._app = app
