@@ -243,10 +243,12 @@ def test_an_invalid_or_absent_file_keeps_the_old_keys_and_is_reported_once(
 ) -> None:
     path = write(tmp_path / "keys.yaml", entry("a"), entry("b"))
     file = ApiKeyFile(str(path))
-    for number, spoil in enumerate(
-        (lambda: path.write_text(f"keys: [{SECRET}]\n"), path.unlink), start=1
-    ):
-        spoil()
+
+    def spoil() -> None:
+        path.write_text(f"keys: [{SECRET}]\n")
+
+    for number, change in enumerate((spoil, path.unlink), start=1):
+        change()
         assert labels(file.keys) == ["a", "b"]
         assert labels(file.keys) == ["a", "b"]
         errors = [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -283,7 +283,7 @@ async def test_a_key_pays_the_tokens_that_usage_tells(serve: Open, stream: bool)
 
 async def test_every_answer_of_a_limited_key_tells_its_limits(serve: Open) -> None:
     service = serve(k={"requests_per_minute": 100, "tokens_per_minute": 10_000}, free={})
-    too_long = {"messages": [{"role": "user", "content": "x" * (1 << 21)}]}
+    too_long = [{"role": "user", "content": "x" * (1 << 21)}]
 
     async def broken(*_: object) -> Any:
         raise RuntimeError("secret")
@@ -294,7 +294,7 @@ async def test_every_answer_of_a_limited_key_tells_its_limits(serve: Open) -> No
         (403, await service.client.post(CHAT, json=body(), headers=bearer("k")
                                         | {"origin": "http://evil.test"})),
         (404, await service.ask(model="gpt-9")), (404, await service.get("/nothing")),
-        (413, await service.ask(**too_long)), (200, await service.get("/v1/models")),
+        (413, await service.ask(messages=too_long)), (200, await service.get("/v1/models")),
         (200, await service.get("/app/conversations")),
     ]  # fmt: skip
     service.engine.generate = broken
