@@ -163,7 +163,14 @@ def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
         )
         stack.callback(weights.close)
         weights.push(0)
-        trainer = PPOTrainer(actors, weights, inputs, config)
+        trainer = PPOTrainer(
+            actors,
+            weights,
+            inputs,
+            config,
+            iteration=0,
+            kl_coefficient=config.ppo.kl_coefficient,
+        )
         clock = CpuClock(exclude_pid=0)
         for iteration in range(flags.warmup + flags.iterations):
             if iteration == flags.warmup:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -104,13 +105,19 @@ class Floor:
         reference_BT, scores_B, values_BT = self._run([reference, scores, values], order)
         scored = ScoredRollouts(
             rollouts=rollouts,
+            prompts_B=np.arange(rollouts.num_rollouts),
             scores_B=scores_B,
             logprobs_BT=rollouts.rollout_logprobs_BT,
             reference_logprobs_BT=reference_BT,
             values_BT=values_BT,
         )
-        score_scale = self._inputs.score_scale
-        return make_experience(scored, self._config, score_scale=score_scale)[0]
+        experience, _ = make_experience(
+            scored,
+            self._config,
+            score_scale=self._inputs.score_scale,
+            kl_coefficient=self._config.kl_coefficient,
+        )
+        return experience
 
     def _update(self, experience: Experience, iteration: int, order: Order) -> None:
         plan = plan_minibatches(

@@ -82,18 +82,18 @@ class Plan:
 def make_plan(inputs: PlanInputs, machines: Machines) -> Plan:
     """Seat the actors, add up memory, look for what cannot be."""
     config, models = inputs.config, inputs.models
-    seats = seat_actors(config.actors.by_role, machines.nodes)
+    seats = seat_actors(config.started_roles, machines.nodes)
     memory = plan_memory(config, models)
     places = _places(seats, memory, machines)
     batches, cache = plan_batches(config), plan_kv_cache(config, models.policy)
-    unseated = unseated_problem(seats, config.actors.by_role, machines.nodes)
+    unseated = unseated_problem(seats, config.started_roles, machines.nodes)
     problems = [
         *([unseated] if unseated else []),
         *_positions_problems(inputs),
         *_vllm_problems(inputs, seats, cache),
         *_memory_problems(inputs, seats, places, machines),
     ]
-    one_pass = inputs.num_prompts and max(1, inputs.num_prompts // config.ppo.num_rollouts)
+    one_pass = inputs.num_prompts and max(1, inputs.num_prompts // config.ppo.num_prompts)
     return Plan(
         config=config,
         models=models,

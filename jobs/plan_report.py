@@ -53,7 +53,7 @@ def _model(roles: str, num_parameters: int, shape: ModelShape) -> Iterator[str]:
 
 
 def _seats(plan: Plan) -> Iterator[str]:
-    roles = plan.config.actors.by_role
+    roles = plan.config.started_roles
     rows = [["who", "node", "GPU", "CPUs", "GPUs", "threads"]]
     for seat in plan.seats:
         actor = roles[seat.role]

@@ -98,8 +98,8 @@ def plan_batches(config: TrainPPOConfig) -> BatchArithmetic:
     ppo, rollout = config.ppo, config.rollout
     rows = ppo.num_rollouts // ppo.num_minibatches
     return BatchArithmetic(
-        num_prompts=ppo.num_rollouts,
-        responses_per_prompt=1,
+        num_prompts=ppo.num_prompts,
+        responses_per_prompt=ppo.responses_per_prompt,
         num_rollouts=ppo.num_rollouts,
         num_epochs=ppo.num_epochs,
         num_minibatches=ppo.num_minibatches,
@@ -125,14 +125,15 @@ def plan_kv_cache(config: TrainPPOConfig, policy: ModelShape) -> KVCache:
 
 
 def plan_memory(config: TrainPPOConfig, models: Models) -> dict[str, RoleMemory]:
-    """Memory of one actor of each role, in the order they start."""
-    return {
+    """Memory of one actor of each role that the run starts, in that order."""
+    memory = {
         "rollout": _rollout_memory(config, models.policy),
         "policy": _policy_memory(config, models.policy),
         "critic": _critic_memory(config, models.preference_model),
         "reference": _reference_memory(config, models.policy),
         "reward": _reward_memory(config, models.preference_model),
     }
+    return {role: memory[role] for role in config.started_roles}
 
 
 def _policy_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:

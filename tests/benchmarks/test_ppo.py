@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -112,6 +113,7 @@ def our_models(inputs: PPOInputs) -> tuple[nn.Module, nn.Module]:
     cpu = torch.device("cpu")
     scored = ScoredRollouts(
         rollouts=batch,
+        prompts_B=np.arange(batch.num_rollouts),
         scores_B=evaluate_scores(
             PreferenceModel.load(inputs.preference_model), batch, device=cpu, max_rows=16
         ),
@@ -124,7 +126,9 @@ def our_models(inputs: PPOInputs) -> tuple[nn.Module, nn.Module]:
             max_rows=16,
         ),
     )
-    experience, _ = make_experience(scored, PPO, score_scale=inputs.score_scale)
+    experience, _ = make_experience(
+        scored, PPO, score_scale=inputs.score_scale, kl_coefficient=PPO.kl_coefficient
+    )
     plan = plan_minibatches(experience, PPO, seed=inputs.prompts.seed)
     for model, part in ((policy, policy_part(PPO, temperature=1.0)), (critic, value_part(PPO))):
         learner = Learner(model, PPO, ActorConfig(), peak_learning_rate=1e-3, num_steps=2)

@@ -13,7 +13,7 @@ from moss.learner import Learner, policy_part, value_part
 from moss.model_shapes import ModelShape
 from moss.models import ValueModel, build_policy
 from moss.ppo_plan import GIB, Models, plan_batches, plan_kv_cache, plan_memory
-from moss.rollouts import Experience, Rollout, RolloutBatch, length_sorted_groups
+from moss.rollouts import CriticTargets, Experience, Rollout, RolloutBatch, length_sorted_groups
 from tests.moss.live_tensors import LiveTensors
 
 SHAPE = ModelShape(
@@ -47,8 +47,16 @@ def longest_experience(ppo: TrainPPOConfig) -> Experience:
         ],
         pad_id=0,
     )
-    values = [drawn.normal(size=batch.tokens_BT.shape).astype(np.float32) for _ in range(4)]
-    return Experience(batch, *values)
+    drawn_BT = [drawn.normal(size=batch.tokens_BT.shape).astype(np.float32) for _ in range(5)]
+    logprobs_BT, reference_logprobs_BT, advantages_BT, *critic = drawn_BT
+    return Experience(
+        batch,
+        logprobs_BT,
+        reference_logprobs_BT,
+        advantages_BT,
+        CriticTargets(*critic),
+        kl_loss_coefficient=0.0,
+    )
 
 
 def test_the_iteration_is_cut_as_the_update_cuts_it() -> None:
@@ -69,7 +77,11 @@ def test_the_iteration_is_cut_as_the_update_cuts_it() -> None:
 def test_a_whole_update_takes_what_is_planned_for_its_role(role: str, num_new: int) -> None:
     """With one short row a step the flat gradients outweigh the activations."""
     ppo = config(
-        ppo={"num_rollouts": 4 if num_new > 1 else 1, "micro_batch_size": 4},
+        ppo={
+            "num_rollouts": 4 if num_new > 1 else 1,
+            "micro_batch_size": 4,
+            "max_first_ratio_gap": 1e9,  # the logprobs are drawn, not computed
+        },
         rollout={"max_prompt_tokens": num_new, "sampling": {"max_new_tokens": num_new}},
     )
     policy = build_policy(SHAPE.model, vocab_size=384, pad_id=0, eos_id=1, seed=0)
@@ -111,3 +123,10 @@ def test_vllm_takes_its_fixed_cache_and_transformers_what_the_batch_needs() -> N
     with torch.inference_mode():
         cache = policy(torch.zeros(12, 32, dtype=torch.long), use_cache=True).past_key_values
     assert grown.num_bytes == sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+
+
+def test_a_run_without_a_critic_plans_for_none() -> None:
+    groups = {"estimator": "rloo", "responses_per_prompt": 4, "num_rollouts": 12}
+    ppo = config(ppo=groups)
+    assert set(plan_memory(config(), MODELS)) - set(plan_memory(ppo, MODELS)) == {"critic"}
+    assert (plan_batches(ppo).num_prompts, plan_batches(ppo).responses_per_prompt) == (3, 4)
