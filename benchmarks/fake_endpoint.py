@@ -115,8 +115,8 @@ class FakeEndpoint:
         self.last_at = time.monotonic()
         if self.sold[key] == 1:
             self.new_at.append(self.last_at)
-        if self.expect and len(self.sold) == self.expect and self.sold[key] == 1:
-            say({"event": "last"})
+            if len(self.new_at) == self.expect:
+                say({"event": "last"})
         text = f"answer {key.hex()}{WORD * (self.tokens - 2)}"
         body = (
             '{"id":"x","object":"chat.completion","model":"m","choices":[{"index":0,'

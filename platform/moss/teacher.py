@@ -147,11 +147,13 @@ class Teacher:
                 raise outcome.error
             if (outcome.retry_after_s or 0) > config.max_retry_after_s:
                 raise too_long_a_wait(outcome, config)
-            num_refusals += outcome.kind == "overloaded"
-            num_tries += outcome.kind != "overloaded"
+            is_refusal = outcome.kind == "overloaded"
+            num_refusals += is_refusal
+            num_tries += not is_refusal
             if num_tries >= config.max_attempts or num_refusals >= config.max_refusals:
                 raise self._given_up(outcome.error, num_attempts, started)
-            await self._wait(_backoff_s(outcome, num_tries, config))
+            alike = num_refusals if is_refusal else num_tries
+            await self._wait(_backoff_s(outcome, alike, config))
 
     async def _send(
         self, key: str, request: TeacherRequest, attempt: int, worst: Usage
@@ -250,9 +252,10 @@ def _ended(outcome: LedgerRecord | Failure, tokens: int, hints: RateHints | None
     return Attempt(outcome.kind, tokens, tokens_used, cause=str(outcome.error), hints=hints)
 
 
-def _backoff_s(failure: Failure, tries: int, config: TeacherConfig) -> float:
-    """Retry-After if given, else threefold with each try; a random part on top spreads callers."""
+def _backoff_s(failure: Failure, alike: int, config: TeacherConfig) -> float:
+    """Retry-After if given, else threefold with each failure of the kind; a random part on top
+    spreads callers."""
     if failure.retry_after_s is not None:
         return failure.retry_after_s * (1 + random.random() / 10)
-    base = config.backoff_s * 3.0 ** max(0, tries - 1)
+    base = config.backoff_s * 3.0 ** min(alike - 1, 99)  # a float ends at the 647th
     return min(base, config.max_backoff_s) * (1 + random.random() / 4)

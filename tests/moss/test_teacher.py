@@ -76,6 +76,23 @@ def scripted(*answers: Answer | Callable[[], Answer]) -> Callable[[dict[str, obj
     return respond
 
 
+def test_refusals_that_name_no_wait_are_met_with_growing_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def note(_: Teacher, wait_s: float) -> None:
+        waits.append(wait_s)
+
+    monkeypatch.setattr(Teacher, "_wait", note)
+    busy = [lambda: error(503, "busy")] * 700
+    with running(StubEndpoint(scripted(*busy, "yes"))) as stub:
+        config = quick(stub, backoff_s=0.01, max_backoff_s=0.2, max_refusals=701)
+        assert ask(config, tmp_path, request("a"))[0].text == "yes"
+    least = [0.01, 0.03, 0.09, *[0.2] * 697]
+    assert all(low <= wait <= 1.25 * low for low, wait in zip(least, waits, strict=True))
+
+
 def test_chat_and_completion_take_their_own_routes_and_parameters(tmp_path: Path) -> None:
     with running(StubEndpoint(lambda body: "P" if "prompt" in body else "C")) as stub:
         completion = TeacherRequest(model="m", prompt="once", stop=("x",), seed=3)
