@@ -10,22 +10,19 @@ The last line is one JSON object. Nothing else should run on the machine meanwhi
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import aiohttp
-from openai import AsyncOpenAI, DefaultAioHttpClient
-
-from benchmarks.fake_endpoint import MOST, Running, running
+from benchmarks.fake_endpoint import MOST, Running, Stats, running
 from benchmarks.measuring import Measured, measure, table
-from benchmarks.synthesis_job import PROMPT, Job
+from benchmarks.plain_clients import run_aiohttp, run_bare, run_persistent
+from benchmarks.synthesis_job import Job
 
 LATENCY_S = 0.2
 FAULTS = {
@@ -38,57 +35,6 @@ FAULTS = {
 FAULTS_TIMEOUT_S = 1.0
 """`teacher.timeout_s` of the run with faults: a hang holds its slot so long."""
 OBJECT_STORE_BYTES = 200_000_000
-
-
-def body(number: int) -> dict[str, object]:
-    """The request that all clients send."""
-    message = {"role": "user", "content": PROMPT.render(number=number)}
-    return {"model": "m", "max_tokens": 100, "temperature": 1.0, "messages": [message]}
-
-
-def run_aiohttp(endpoint: Running, num_calls: int, concurrency: int) -> None:
-    """What HTTP itself allows."""
-
-    async def work() -> None:
-        connector = aiohttp.TCPConnector(limit=0)
-        async with aiohttp.ClientSession(connector=connector) as session:
-
-            async def call(number: int) -> None:
-                url = f"{endpoint.base_url}/chat/completions"
-                async with session.post(url, json=body(number)) as answer:
-                    await answer.json()
-
-            await in_turn(call, num_calls, concurrency)
-
-    asyncio.run(work())
-
-
-def run_bare(endpoint: Running, num_calls: int, concurrency: int) -> None:
-    """The `openai` client without its typed models."""
-
-    async def work() -> None:
-        client = AsyncOpenAI(
-            base_url=endpoint.base_url, api_key="none", http_client=DefaultAioHttpClient()
-        )
-
-        async def call(number: int) -> None:
-            await client.post("/chat/completions", cast_to=object, body=body(number))
-
-        async with client:
-            await in_turn(call, num_calls, concurrency)
-
-    asyncio.run(work())
-
-
-async def in_turn(call: Callable[[int], Awaitable[None]], num_calls: int, concurrency: int) -> None:
-    """Make the calls, `concurrency` at a time."""
-    numbers = iter(range(num_calls))
-
-    async def worker() -> None:
-        for number in numbers:
-            await call(number)
-
-    await asyncio.gather(*(worker() for _ in range(concurrency)))
 
 
 def compare(endpoint: Running, flags: argparse.Namespace) -> dict[str, object]:
@@ -145,10 +91,14 @@ def measure_job(endpoint: Running, flags: argparse.Namespace, concurrency: int) 
 def faults(endpoint: Running, flags: argparse.Namespace) -> dict[str, object]:
     """Whether all that goes in is accounted for, none lost, none paid twice; and how fast.
 
-    `share_of_limit` counts until `MOST` of the rows have answers: the last few wait out a
-    Retry-After or two whatever their number, which only a short run notices.
+    `share_of_limit` counts until `MOST` of the rows have answers. The last few wait out a
+    Retry-After or two whatever their number and whoever asks: `share_of_plain_with_stragglers`
+    counts to the very last, against a plain client that meets the same faults.
     """
     concurrency = flags.concurrency[0]
+    endpoint.reset(faults=FAULTS)
+    run_persistent(endpoint, flags.calls, concurrency, timeout_s=FAULTS_TIMEOUT_S)
+    plain = endpoint.stats()
     endpoint.reset(faults=FAULTS)
     with tempfile.TemporaryDirectory() as folder, local_cluster():
         job = Job(
@@ -159,25 +109,37 @@ def faults(endpoint: Running, flags: argparse.Namespace) -> dict[str, object]:
             timeout_s=FAULTS_TIMEOUT_S,
         )
         rows = job.run(flags.calls)
-    stats = endpoint.stats()
+    ours = endpoint.stats()
     ids = {str(row["id"]) for row in rows}
     num_ok = sum(row["status"] == "ok" for row in rows)
     limit = concurrency / LATENCY_S
-    rate = stats["contents"] / stats["span_s"]
-    rate_of_most = MOST * stats["contents"] / stats["most_span_s"]
     return {
         "calls": flags.calls,
         "accounted_for": len(ids),
         "ok": num_ok,
         "failed": len(rows) - num_ok,
         "lost": flags.calls - len(ids),
-        "sold_again": stats["sold_again"],
-        "outcomes": stats["outcomes"],
-        "rate_per_s": round(rate, 1),
-        "share_of_limit": round(rate_of_most / limit, 4),
-        "share_of_limit_with_stragglers": round(rate / limit, 4),
+        "sold_again": ours["sold_again"],
+        "outcomes": ours["outcomes"],
+        "rate_per_s": round(rate(ours), 1),
+        "share_of_limit": round(rate_of_most(ours) / limit, 4),
+        "share_of_limit_with_stragglers": round(rate(ours) / limit, 4),
+        "plain_share_of_limit": round(rate_of_most(plain) / limit, 4),
+        "plain_share_of_limit_with_stragglers": round(rate(plain) / limit, 4),
+        "share_of_plain": round(rate_of_most(ours) / rate_of_most(plain), 4),
+        "share_of_plain_with_stragglers": round(rate(ours) / rate(plain), 4),
         "timeout_s": FAULTS_TIMEOUT_S,
     }
+
+
+def rate(stats: Stats) -> float:
+    """Contents sold per second, to the last straggler."""
+    return stats["contents"] / stats["span_s"]
+
+
+def rate_of_most(stats: Stats) -> float:
+    """Contents sold per second while there was enough to ask for."""
+    return MOST * stats["contents"] / stats["most_span_s"]
 
 
 def ray_environment() -> None:

@@ -139,6 +139,7 @@ class Teacher:
         num_tries = num_refusals = 0
         while True:
             num_attempts = num_tries + num_refusals + 1
+            sent_at = time.monotonic()
             outcome = await self._send(key, request, num_attempts, worst)
             if isinstance(outcome, LedgerRecord):
                 self._last_success_s = time.monotonic()
@@ -152,8 +153,10 @@ class Teacher:
             num_tries += not is_refusal
             if num_tries >= config.max_attempts or num_refusals >= config.max_refusals:
                 raise self._given_up(outcome.error, num_attempts, started)
-            alike = num_refusals if is_refusal else num_tries
-            await self._wait(_backoff_s(outcome, alike, config))
+            # Where others were answered meanwhile it is no outage: the first retry does not wait.
+            is_alone = self._last_success_s > sent_at
+            num_waits = num_refusals if is_refusal else num_tries - is_alone
+            await self._wait(_backoff_s(outcome, num_waits, config))
 
     async def _send(
         self, key: str, request: TeacherRequest, attempt: int, worst: Usage
@@ -252,10 +255,12 @@ def _ended(outcome: LedgerRecord | Failure, tokens: int, hints: RateHints | None
     return Attempt(outcome.kind, tokens, tokens_used, cause=str(outcome.error), hints=hints)
 
 
-def _backoff_s(failure: Failure, alike: int, config: TeacherConfig) -> float:
-    """Retry-After if given, else threefold with each failure of the kind; a random part on top
-    spreads callers."""
+def _backoff_s(failure: Failure, num_waits: int, config: TeacherConfig) -> float:
+    """Retry-After if given, else threefold with each wait of the kind, this one included, and none
+    at 0; a random part on top spreads callers."""
     if failure.retry_after_s is not None:
         return failure.retry_after_s * (1 + random.random() / 10)
-    base = config.backoff_s * 3.0 ** min(alike - 1, 99)  # a float ends at the 647th
+    if num_waits == 0:
+        return 0.0
+    base = config.backoff_s * 3.0 ** min(num_waits - 1, 99)  # a float ends at the 647th
     return min(base, config.max_backoff_s) * (1 + random.random() / 4)

@@ -5,7 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.fake_endpoint import Running, running
-from benchmarks.synthesis import FAULTS, body, run_aiohttp, run_bare
+from benchmarks.plain_clients import body, run_aiohttp, run_bare, run_persistent
+from benchmarks.synthesis import FAULTS
 from moss.config.teacher import TeacherConfig
 from moss.endpoint_limits import RunLimits
 from moss.ledger import Ledger
@@ -40,6 +41,15 @@ def test_no_fault_loses_an_answer_or_pays_one_twice(tmp_path: Path) -> None:
     assert stats["sold_again"] == 0
     assert len({answer.text for answer in answers}) == NUM_CALLS
     assert set(stats["outcomes"]) >= {"answer", "status_429", "malformed"}
+
+
+def test_the_persistent_yardstick_gets_every_answer_once_and_obeys_refusals() -> None:
+    with running("--latency-s", "0.02", "--retry-after-s", "0.3") as endpoint:
+        endpoint.reset(faults=FAULTS)
+        run_persistent(endpoint, NUM_CALLS, 32, timeout_s=0.2)
+        stats = endpoint.stats()
+    assert stats["contents"] == stats["sold"] == NUM_CALLS
+    assert stats["span_s"] >= 0.3
 
 
 def test_both_yardsticks_make_each_call_once() -> None:

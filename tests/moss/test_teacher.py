@@ -93,6 +93,30 @@ def test_refusals_that_name_no_wait_are_met_with_growing_patience(
     assert all(low <= wait <= 1.25 * low for low, wait in zip(least, waits, strict=True))
 
 
+@pytest.mark.parametrize("others", [0, 1])
+def test_the_first_retry_waits_only_where_nobody_else_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    waits: list[float] = []
+
+    async def note(_: Teacher, wait_s: float) -> None:
+        waits.append(wait_s)
+
+    def respond(body: dict[str, object]) -> Answer:
+        if "bad" not in str(body):
+            return "fine"
+        time.sleep(0.05)  # the other one's answer is there first
+        return error(500, "crash")
+
+    monkeypatch.setattr(Teacher, "_wait", note)
+    with running(StubEndpoint(respond)) as stub:
+        requests = [*[request("ok")] * others, request("bad")]
+        asyncio.run(ask_all(quick(stub), tmp_path, requests))
+    first, second = waits
+    assert first == 0.0 if others else 0.01 <= first <= 0.0125
+    assert 0.03 <= second <= 0.0375
+
+
 def test_chat_and_completion_take_their_own_routes_and_parameters(tmp_path: Path) -> None:
     with running(StubEndpoint(lambda body: "P" if "prompt" in body else "C")) as stub:
         completion = TeacherRequest(model="m", prompt="once", stop=("x",), seed=3)

@@ -68,7 +68,8 @@ class TeacherConfig(Config):
     """Refusals for lack of capacity after which one request is given up."""
     backoff_s: float = Field(0.25, ge=0)
     """Wait after the first failure, three times as long after each further one, with jitter; what
-    the endpoint asks for by Retry-After goes before."""
+    the endpoint asks for by Retry-After goes before. While other
+    requests are answered, the first retry does not wait."""
     max_backoff_s: float = Field(30.0, ge=0)
     max_retry_after_s: float = Field(300.0, ge=0)
     """A longer Retry-After ends the run instead of being waited for."""
