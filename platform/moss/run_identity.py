@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
 from moss import storage
-from moss.config.base import Config, StageConfig, dump_config
+from moss.config.base import Config, StageConfig, dump_config, execution_paths
 from moss.errors import ConfigError, ManifestError, StorageError
 from moss.manifest import InputRun, Manifest, load_manifest
 from moss.outputs import verify_outputs
 from moss.redaction import find_secret
 
 CONFIG_FILE = "config.yaml"
-
-_PLACE_KEYS = frozenset({"workspace"})
-"""Config keys that say where a run lies, not what it makes; a moved workspace stays finished."""
 
 
 class Opened(Config):
@@ -75,8 +72,14 @@ def describe_run(config: StageConfig, stage: str, inputs: Mapping[str, str]) -> 
 
 
 def content_digest(config: StageConfig) -> str:
-    """sha256 of the config without the keys that only say where the run lies, hex."""
-    content = {k: v for k, v in config.model_dump(mode="json").items() if k not in _PLACE_KEYS}
+    """sha256 of the config without its `execution_keys`, hex."""
+    content = config.model_dump(mode="json")
+    for path in execution_paths(config):
+        *sections, key = path.split(".")
+        holder = content
+        for section in sections:
+            holder = holder[section]
+        del holder[key]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -189,12 +192,17 @@ def _config_changes(folder: str, config: StageConfig) -> str:
     except (StorageError, ValueError, yaml.YAMLError) as error:
         return f"{path} cannot be compared ({error})"
     before, now = dict(_flatten(old)), dict(_flatten(config.model_dump(mode="json")))
+    left_out = list(execution_paths(config))
     changes = [
         f"{key}: {before.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}"
         for key in sorted(before.keys() | now.keys())
-        if key not in _PLACE_KEYS and before.get(key, _ABSENT) != now.get(key, _ABSENT)
+        if before.get(key, _ABSENT) != now.get(key, _ABSENT) and not _is_within(key, left_out)
     ]
     return "; ".join(changes) or f"{path} was edited by hand and no longer says which"
+
+
+def _is_within(key: str, paths: Sequence[str]) -> bool:
+    return any(key == path or key.startswith(f"{path}.") for path in paths)
 
 
 _ABSENT = object()

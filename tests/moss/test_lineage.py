@@ -7,7 +7,7 @@ import pytest
 from pydantic import Field
 
 from moss import storage
-from moss.config.base import StageConfig, load_config
+from moss.config.base import Config, StageConfig, load_config
 from moss.errors import ConfigError, DataError, LeaseError, ManifestError, StorageError
 from moss.lineage import (
     Manifest,
@@ -24,11 +24,35 @@ KillAt = Callable[[str, Sequence[str]], dict[str, Path]]
 ROWS = [{"id": str(number), "status": "ok"} for number in range(20)]
 
 
+class Waits(Config):
+    """A section of it."""
+
+    execution_keys = frozenset({"timeout_s"})
+
+    timeout_s: float = 1.0
+    patience: int = 1
+
+
+class Limits(Config):
+    """A section that says nothing of what is made."""
+
+    num_cpus: float = 1.0
+
+
 class Stage(StageConfig):
     """Config of the stage these tests run."""
 
     learning_rate: float = 1e-5
     names: dict[str, str] = Field(default_factory=dict)
+
+
+class LimitedStage(Stage):
+    """The same with sections."""
+
+    execution_keys = Stage.execution_keys | {"limits"}
+
+    waits: Waits = Waits()
+    limits: Limits = Limits()
 
 
 def make_run(workspace: str, run_id: str = "run", **inputs: str) -> Manifest:
@@ -116,6 +140,22 @@ def test_an_interrupted_run_resumes_only_under_its_own_config(place: str) -> Non
         Run.open(Stage(workspace=place, run_id="run", seed=2), "stage", inputs={})
     with Run.open(Stage(workspace=place, run_id="run", seed=1), "stage", inputs={}) as run:
         assert storage.read_text(run.path("data", "part")) == "made with seed 1"
+
+
+def test_a_run_goes_on_and_stays_finished_under_other_execution_keys(place: str) -> None:
+    def opened(waits: Waits, limits: Limits) -> Run:
+        config = LimitedStage(workspace=place, run_id="run", waits=waits, limits=limits)
+        return Run.open(config, "stage", inputs={})
+
+    with opened(Waits(), Limits()) as run:
+        storage.write_text(run.path("data", "part"), "made")
+    with pytest.raises(ConfigError, match=r"another config: waits\.patience: 1 -> 2\. "):
+        opened(Waits(patience=2, timeout_s=9.0), Limits(num_cpus=2.0))
+    with opened(Waits(timeout_s=9.0), Limits(num_cpus=2.0)) as run:
+        assert "timeout_s: 9.0" in storage.read_text(run.path("config.yaml"))
+        run.finish(outputs=["data"], counts={})
+    with opened(Waits(timeout_s=8.0), Limits(num_cpus=3.0)) as run:
+        assert run.finished
 
 
 def test_a_second_controller_is_refused_and_a_failed_open_gives_the_lease_back(

@@ -23,10 +23,15 @@ class Config(BaseModel):
         frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
     )
 
+    execution_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys that say where and how a run is carried out, not what it makes: under other values of
+    them a run goes on, and stays finished."""
+
 
 class StageConfig(Config):
     """What every stage of the road needs: where its run lives and the seed it draws from."""
 
+    execution_keys: ClassVar[frozenset[str]] = frozenset({"workspace"})
     reads_any_storage: ClassVar[bool] = False
     """Whether the stage may run on an object store: true where no checkpoint is made or read."""
 
@@ -79,6 +84,15 @@ def config_digest(config: Config) -> str:
     """sha256 of the resolved config in canonical JSON, hex."""
     canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def execution_paths(config: Config) -> Iterator[str]:
+    """Dotted `execution_keys` of a config and its sections."""
+    yield from config.execution_keys
+    for name in type(config).model_fields.keys() - config.execution_keys:
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from (f"{name}.{path}" for path in execution_paths(value))
 
 
 def dump_config(config: Config) -> str:

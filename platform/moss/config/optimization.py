@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -50,6 +50,10 @@ class OptimizerConfig(Config):
 class ParallelConfig(Config):
     """Workers of one training job and what each of them gets."""
 
+    execution_keys: ClassVar[frozenset[str]] = frozenset(
+        {"cpus_per_worker", "collective_timeout_s"}
+    )
+
     num_workers: int = Field(1, ge=1)
     """Processes; one per GPU where there are GPUs."""
     pipeline_stages: int = Field(1, ge=1)
@@ -87,6 +91,10 @@ class ParallelConfig(Config):
 
 class TrainingConfig(Config):
     """One training run: batches, epochs, optimizer, workers, checkpoints."""
+
+    execution_keys: ClassVar[frozenset[str]] = frozenset(
+        {"checkpoint_every_steps", "keep_checkpoints", "max_failures"}
+    )
 
     batch_size: int = Field(32, gt=0)
     """Examples (sequences or preference pairs) per optimizer step over all workers."""

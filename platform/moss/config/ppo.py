@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -269,6 +269,12 @@ class PPOTimeouts(Config):
 
 class TrainPPOConfig(StageConfig):
     """The `train_ppo` stage: MOSS-SFT, preference model and prompts in, MOSS-PPO out."""
+
+    execution_keys: ClassVar[frozenset[str]] = StageConfig.execution_keys | {
+        "timeouts",
+        "checkpoint_every",
+        "keep_checkpoints",
+    }
 
     run_id: str = "MOSS-PPO"
     policy: str = "MOSS-SFT"

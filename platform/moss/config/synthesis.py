@@ -37,6 +37,8 @@ class DedupConfig(Config):
 class CallerConfig(Config):
     """How Ray Data carries rows to the teacher."""
 
+    execution_keys: ClassVar[frozenset[str]] = frozenset({"num_cpus", "wait_s"})
+
     num_cpus: float = Field(0.25, ge=0)
     """CPU share that one caller actor reserves."""
     batch_rows: int = Field(64, ge=1)

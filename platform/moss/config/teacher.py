@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -44,6 +44,23 @@ class ModelPrice(Config):
 
 class TeacherConfig(Config):
     """One OpenAI-compatible endpoint and the limits of this run on it."""
+
+    execution_keys: ClassVar[frozenset[str]] = frozenset(
+        {
+            "api_key_env",
+            "concurrency",
+            "num_callers",
+            "requests_per_minute",
+            "tokens_per_minute",
+            "breaker_s",
+            "timeout_s",
+            "backoff_s",
+            "max_backoff_s",
+            "max_retry_after_s",
+            "budget_tokens",
+            "budget_usd",
+        }
+    )
 
     base_url: str | None = None
     """Such as `https://host/v1`. None: `TEACHER_BASE_URL`, else the embedded offline teacher."""
