@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +15,11 @@ from serve.engines import Engine, GenerateParams, TokenDelta
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
+PACE_S = 0.005
+"""Each stream's share of the time between its deltas: what a delta costs on its way through Ray's
+streams and the proxy, with a margin."""
+MOST_BETWEEN_S = 0.1
+"""More would look like stutter."""
 _HEALTHY_FOR_S = 10.0
 _HEALTH_TIMEOUT_S = 20.0
 
@@ -41,6 +46,7 @@ class ChatModel:
     def __init__(self, folder: str, config: EngineConfig) -> None:
         self._engine = build_engine(folder, config)
         self._made_token_at = 0.0
+        self._num_streams = 0
 
     def max_positions(self) -> int:
         """Tokens that prompt and answer may have together."""
@@ -49,11 +55,22 @@ class ChatModel:
     async def generate(
         self, prompt_ids: list[int], params: GenerateParams
     ) -> AsyncGenerator[TokenDelta]:
-        """Stream the engine's deltas."""
-        async with aclosing(self._engine.generate(prompt_ids, params)) as deltas:
-            async for delta in deltas:
-                self._made_token_at = time.monotonic()
-                yield delta
+        """Stream the engine's deltas, the more of them in one the more streams there are."""
+        self._num_streams += 1
+        try:
+            async with aclosing(self._engine.generate(prompt_ids, params)) as made:
+                async for delta in joined(self._noted(made), self._between_s):
+                    yield delta
+        finally:
+            self._num_streams -= 1
+
+    async def _noted(self, deltas: AsyncGenerator[TokenDelta]) -> AsyncGenerator[TokenDelta]:
+        async for delta in deltas:
+            self._made_token_at = time.monotonic()
+            yield delta
+
+    def _between_s(self) -> float:
+        return min(MOST_BETWEEN_S, PACE_S * (self._num_streams - 1))
 
     async def check_health(self) -> None:
         """Generate one token unless one was made just now: an engine can die while its process
@@ -62,6 +79,25 @@ class ChatModel:
             return
         await generate_one_token(self._engine, timeout_s=_HEALTH_TIMEOUT_S)
         self._made_token_at = time.monotonic()
+
+
+async def joined(
+    deltas: AsyncGenerator[TokenDelta], between_s: Callable[[], float]
+) -> AsyncGenerator[TokenDelta]:
+    """The first delta at once, then those that came within `between_s()` of the last as one.
+
+    Tokens wait at most until the delta after the pause: no timer runs per stream.
+    """
+    ids: list[int] = []
+    given_at = float("-inf")
+    async for delta in deltas:
+        ids += delta.ids
+        now = time.monotonic()
+        if delta.finish_reason is None and now - given_at < between_s():
+            continue
+        given_at = now
+        yield TokenDelta(ids, delta.finish_reason)
+        ids = []
 
 
 async def generate_one_token(engine: Engine, *, timeout_s: float) -> None:

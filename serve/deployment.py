@@ -142,7 +142,7 @@ def _application(
     )(ChatModel).bind(checkpoint.folder, engine)
     workers = [
         ray_serve.deployment(
-            name=_tool_deployment(name),
+            name=tool_deployment(name),
             ray_actor_options={"num_cpus": config.tool_num_cpus},
             max_ongoing_requests=_BACKSTOP_ONGOING,
             graceful_shutdown_timeout_s=5,
@@ -162,7 +162,8 @@ def _application(
     return edge.bind(model, *workers)
 
 
-def _tool_deployment(name: ToolName) -> str:
+def tool_deployment(name: ToolName) -> str:
+    """Name of a tool's deployment."""
     return f"Tool-{name}"
 
 
@@ -181,7 +182,7 @@ def _build_edge(
     )
     tools = {
         name: RemoteTool(
-            name, handle(_tool_deployment(name)), timeout_s=config.tools.call_timeout_s(name)
+            name, handle(tool_deployment(name)), timeout_s=config.tools.call_timeout_s(name)
         )
         for name in config.tools.enabled
     }
