@@ -123,7 +123,8 @@ def run_ours(
     """Our service on a cluster of its own: its loads, and the figures of its tools."""
     from ray import serve as ray_serve
 
-    from serve.deployment import Checkpoint, deploy
+    from serve.deployment import deploy
+    from serve.edge_replica import Checkpoint
 
     body: Json = {
         "messages": [{"role": "user", "content": QUESTION}],
@@ -134,8 +135,15 @@ def run_ours(
     config = service_config(workspace)
     with local_cluster():
         try:
-            checkpoint = Checkpoint(str(folder), MODEL_NAME, "v", "2024-01-01T00:00:00")
-            address = deploy(config, checkpoint)
+            checkpoint = Checkpoint(
+                str(folder),
+                MODEL_NAME,
+                "v",
+                "2024-01-01T00:00:00",
+                config.meta_version,
+                quality=100,
+            )
+            address = deploy(config, [checkpoint])
             found = loads(f"{address}/v1/chat/completions", body, flags)
             return found, asyncio.run(tool_figures(config))
         finally:

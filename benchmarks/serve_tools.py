@@ -124,7 +124,7 @@ async def _median_turn_ms(config: ServeChatConfig, sums: list[str]) -> float:
 
     from benchmarks.serve_assets import make_tokenizer
     from serve.conversation import collect_turn, walk_turn
-    from serve.deployment import tool_deployment
+    from serve.edge_replica import tool_deployment
     from serve.tool_workers import RemoteTool
 
     renderer = ChatRenderer(make_tokenizer())

@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jobs.entry import run_job
-from moss.config.serve import ServeChatConfig
+from moss.config.serve import ServeChatConfig, ServedModelConfig
+
+if TYPE_CHECKING:
+    from serve.edge_replica import Checkpoint
 
 CONFIG_CLASS = ServeChatConfig
 
@@ -23,32 +27,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_stage(config: ServeChatConfig) -> None:
-    """Resolve the checkpoint, deploy, wait until a token was generated, tell the address."""
+    """Resolve the checkpoints, deploy, wait until a token was generated, tell the address."""
     from actors.cluster import ADDRESS_ENV, connect
-    from moss.lineage import Run, load_manifest, shared_folder
-    from moss.storage import join, write_json
-    from serve.deployment import Checkpoint, deploy
+    from moss.lineage import Run
+    from moss.storage import write_json
+    from serve.deployment import deploy
 
-    model = config.run_path(config.model)
-    with Run.open(config, "serve_chat", inputs={"model": model}) as run:
-        manifest = load_manifest(model)
-        checkpoint = Checkpoint(
-            folder=shared_folder(join(model, "checkpoint")),
-            name=manifest.model_name or config.model,
-            version=manifest.manifest_digest,
-            created_at=manifest.created_at,
-        )
+    inputs = {"model": config.run_path(config.model)}
+    inputs |= {item.model: config.run_path(item.model) for item in config.more_models}
+    with Run.open(config, "serve_chat", inputs=inputs) as run:
+        checkpoints = served_checkpoints(config)
         with connect(
             num_cpus_needed=config.num_cpus, what="the chat service",
-            num_gpus_needed=config.engine.num_gpus,
+            num_gpus_needed=config.num_gpus,
         ):  # fmt: skip
-            url = deploy(config, checkpoint)
+            url = deploy(config, checkpoints)
             write_json(run.path("service.json"), {"url": url, "app_name": config.app_name})
             if not run.finished:
-                run.finish(outputs=[], counts={}, model_name=checkpoint.name)
+                run.finish(outputs=[], counts={}, model_name=checkpoints[0].name)
             print(f"chat page: {url}/   API: {url}/v1", flush=True)
             while not os.environ.get(ADDRESS_ENV):
                 time.sleep(1.0)
+
+
+def served_checkpoints(config: ServeChatConfig) -> list[Checkpoint]:
+    """The models of a config, the first one first."""
+    from moss.lineage import load_manifest, shared_folder
+    from moss.storage import join
+    from serve.edge_replica import Checkpoint
+
+    def resolve(item: ServedModelConfig) -> Checkpoint:
+        folder = config.run_path(item.model)
+        manifest = load_manifest(folder)
+        return Checkpoint(
+            folder=shared_folder(join(folder, "checkpoint")),
+            name=manifest.model_name or item.model,
+            version=manifest.manifest_digest,
+            created_at=manifest.created_at,
+            meta_version=item.meta_version or config.meta_version,
+            quality=item.quality,
+        )
+
+    first = ServedModelConfig(model=config.model, quality=config.turn.quality)
+    return [resolve(item) for item in (first, *config.more_models)]
 
 
 if __name__ == "__main__":

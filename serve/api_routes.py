@@ -16,6 +16,7 @@ from serve.engines import TokenCount
 from serve.errors import ApiError, as_api_error
 from serve.gate import key_of
 from serve.key_limits import KeyLimits
+from serve.model_router import ServedModel
 from serve.responses import Answer, Json, sse, sse_error
 from serve.schemas import ChatRequest
 from serve.users import owner_of
@@ -39,7 +40,7 @@ def api_router(service: ChatService, limits: KeyLimits) -> APIRouter:
             held.enter_context(limits.admitted(key, count))
             prepared = await asyncio.to_thread(service.prepare, body, owner, key)
             events = service.walk(prepared, count)
-            answer = Answer(service.model, body.moss.include)
+            answer = Answer(prepared.model.served, body.moss.include)
             if body.stream:
                 pieces = _stream(service, body, owner, prepared, events, answer)
                 return _HeldStream(pieces, held.pop_all())
@@ -48,13 +49,12 @@ def api_router(service: ChatService, limits: KeyLimits) -> APIRouter:
 
     @router.get("/v1/models")
     async def models(request: Request) -> Json:
-        allowed = key_of(request).allows_model(service.model.name)
-        return {"object": "list", "data": [_model(service)] if allowed else []}
+        listed = service.models.listed(key_of(request))
+        return {"object": "list", "data": [_model(item) for item in listed]}
 
     @router.get("/v1/models/{name:path}")
     async def model(name: str, request: Request) -> Json:
-        service.check_model(name, key_of(request))
-        return _model(service)
+        return _model(service.models.describe(name, key_of(request)))
 
     @router.get("/v1/moss/tools")
     async def tools(request: Request) -> Json:
@@ -67,13 +67,12 @@ def api_router(service: ChatService, limits: KeyLimits) -> APIRouter:
     @router.get("/ready")
     async def ready() -> Json:
         await service.check_ready()
-        return {"status": "ready", "model": service.model.name}
+        return {"status": "ready", "model": service.models.default}
 
     return router
 
 
-def _model(service: ChatService) -> Json:
-    model = service.model
+def _model(model: ServedModel) -> Json:
     return {
         "id": model.name, "object": "model", "created": model.created, "owned_by": "moss-platform"
     }  # fmt: skip

@@ -10,7 +10,6 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from moss.chat import Conversation, Turn
-from moss.chat_rendering import ChatRenderer
 from moss.config.api_keys import ApiKeyConfig
 from moss.config.serve import ServeChatConfig, TurnConfig
 from moss.meta_instruction import MetaInstruction
@@ -18,8 +17,9 @@ from moss.tools.base import Tool
 from moss.types import API_NAMES, QUALITY_LEVELS, TOOL_NAMES, ToolName
 from serve.chat_model import generate_one_token
 from serve.conversation import TurnEvent, TurnFinished, TurnOutcome, walk_turn
-from serve.engines import CountedEngine, Engine, TokenCount
+from serve.engines import CountedEngine, TokenCount
 from serve.errors import ApiError
+from serve.model_router import ModelRoute, ModelRouter
 from serve.schemas import ChatRequest, Message
 from serve.store import Store, StoredTurn
 
@@ -28,20 +28,11 @@ _READY_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
-    """The model behind the service."""
-
-    name: str
-    version: str
-    """Digest of its manifest."""
-    created: int
-    """Unix time of its manifest."""
-
-
-@dataclass(frozen=True, slots=True)
 class PreparedTurn:
     """A request, checked and ready to walk."""
 
+    model: ModelRoute
+    """What answers it."""
     conversation: Conversation
     """History; its meta-instruction carries the effective switches."""
     user_text: str
@@ -62,19 +53,15 @@ class ChatService:
     def __init__(
         self,
         *,
-        engine: Engine,
+        models: ModelRouter,
         tools: Mapping[ToolName, Tool],
-        renderer: ChatRenderer,
         store: Store,
-        model: ServedModel,
         config: ServeChatConfig,
     ) -> None:
         self.store = store
-        self.model = model
+        self.models = models
         self.config = config
         self.tools = tools
-        self._engine = engine
-        self._renderer = renderer
         self._num_ongoing = 0
         self._ready_at = float("-inf")
 
@@ -87,23 +74,6 @@ class ChatService:
             if key is None or key.allows_tool(name)
         ]
 
-    def check_model(self, name: str, key: ApiKeyConfig) -> None:
-        """Refuse another model than the one that is served, and that one to a key without it.
-
-        Raises:
-            ApiError: 404 or 403.
-        """
-        if name != self.model.name:
-            raise ApiError(
-                404, f"this service has the model {self.model.name} only",
-                code="model_not_found", param="model",
-            )  # fmt: skip
-        if not key.allows_model(name):
-            raise ApiError(
-                403, f"this API key is not for the model {name}",
-                code="model_not_allowed", param="model",
-            )  # fmt: skip
-
     def prepare(self, request: ChatRequest, owner: str, key: ApiKeyConfig) -> PreparedTurn:
         """Check a request against the service and the key's scope, and rebuild its history.
 
@@ -111,7 +81,7 @@ class ChatService:
             ApiError: 400, 403 or 404, naming the field.
             DataError: no such stored conversation.
         """
-        self.check_model(request.model or self.model.name, key)
+        model = self.models.find(request.model, owner, key)
         if len(request.messages) > self.config.http.max_messages:
             limit = self.config.http.max_messages
             raise ApiError(
@@ -128,15 +98,16 @@ class ChatService:
                 400, f"a message has at most {self.config.http.max_message_chars} characters",
                 code="message_too_long", param="messages",
             )  # fmt: skip
-        meta = self._meta(request, key)
+        meta = self._meta(request, key, model)
         turns, user_text = turns_of(request.messages)
         stored = request.moss.store
         if stored is not None and stored.conversation_id is not None:
             rows = self.store.turns(owner, stored.conversation_id, before=stored.replace_turn)
             turns = tuple(Conversation.from_json(row.sections).turns[0] for row in rows)
-        return PreparedTurn(Conversation(meta, turns), user_text, self._turn_config(request))
+        turn = self._turn_config(request, model)
+        return PreparedTurn(model, Conversation(meta, turns), user_text, turn)
 
-    def _meta(self, request: ChatRequest, key: ApiKeyConfig) -> MetaInstruction:
+    def _meta(self, request: ChatRequest, key: ApiKeyConfig, model: ModelRoute) -> MetaInstruction:
         """Effective switches.
 
         A tool is on if the service has it, the key's scope has it, and the request has it on: by
@@ -163,11 +134,11 @@ class ChatService:
         if thoughts is None:
             # Trained conversations have thoughts where tools are on, and nowhere else.
             thoughts = self.config.default_inner_thoughts and bool(enabled)
-        return MetaInstruction(self.config.meta_version, thoughts, enabled)
+        return MetaInstruction(model.meta_version, thoughts, enabled)
 
-    def _turn_config(self, request: ChatRequest) -> TurnConfig:
+    def _turn_config(self, request: ChatRequest, model: ModelRoute) -> TurnConfig:
         limit = request.max_completion_tokens or request.max_tokens
-        default = self.config.turn
+        default = self.config.turn.model_copy(update={"quality": model.quality})
         changes: dict[str, object] = {
             "temperature": request.temperature,
             "top_p": request.top_p,
@@ -207,8 +178,8 @@ class ChatService:
     async def walk(self, prepared: PreparedTurn, count: TokenCount) -> AsyncGenerator[TurnEvent]:
         """Events of one turn; `count` has its tokens at any time."""
         events = walk_turn(
-            CountedEngine(self._engine, count), self.tools, self._renderer, prepared.conversation,
-            prepared.user_text, prepared.config,
+            CountedEngine(prepared.model.engine, count), self.tools, prepared.model.renderer,
+            prepared.conversation, prepared.user_text, prepared.config,
         )  # fmt: skip
         async with aclosing(events):
             async for event in events:
@@ -233,8 +204,8 @@ class ChatService:
             "images": [image for call in outcome.calls for image in call.output.images],
         }
         turn = StoredTurn(
-            prompt=prepared.user_text, sections=alone.to_json(), model=self.model.name,
-            model_version=self.model.version, consent=options.consent,
+            prompt=prepared.user_text, sections=alone.to_json(), consent=options.consent,
+            model=prepared.model.served.name, model_version=prepared.model.served.version,
             extras=json.dumps(extras, ensure_ascii=False),
         )  # fmt: skip
         ids = await asyncio.to_thread(
@@ -244,13 +215,14 @@ class ChatService:
         return Kept(*ids)
 
     async def check_ready(self) -> None:
-        """Prove that a token was generated lately, by generating one if need be.
+        """Prove that a token was generated lately, by generating one of each model if need be.
 
         Raises:
-            WaitTimeoutError: the engine makes none.
+            WaitTimeoutError: an engine makes none.
         """
         if time.monotonic() - self._ready_at > _READY_FOR_S:
-            await generate_one_token(self._engine, timeout_s=_READY_TIMEOUT_S)
+            for route in self.models.routes:
+                await generate_one_token(route.engine, timeout_s=_READY_TIMEOUT_S)
             self._ready_at = time.monotonic()
 
 

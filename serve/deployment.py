@@ -5,65 +5,58 @@ from __future__ import annotations
 import json
 import socket
 import time
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve.context import _get_global_client
-from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from moss.chat_rendering import ChatRenderer
 from moss.config.serve import ServeChatConfig
 from moss.errors import ConfigError, ResourceError, WaitTimeoutError
 from moss.storage import absolute, join
-from moss.tokenizer import MossTokenizer
-from moss.types import ToolName
-from serve.app import build_app
 from serve.auth import ApiKeys
-from serve.chat_model import ChatModel, RemoteEngine
-from serve.chat_service import ChatService, ServedModel
-from serve.store import Store
-from serve.tool_workers import RemoteTool, ToolWorker
+from serve.chat_model import ChatModel
+from serve.edge_replica import (
+    Checkpoint,
+    build_edge,
+    engine_deployment,
+    tool_deployment,
+    watched_release,
+)
+from serve.tool_workers import ToolWorker
 
-ENGINE = "ChatModel"
 EDGE = "ChatEdge"
 _POLL_S = 0.5
+_SURGE_PERCENT = 100
+"""Ray Serve's own way, 0, ends the old replica before the new one starts."""
 _BACKSTOP_ONGOING = 200
 """Serve's own limit per replica, above ours: ours answers in OpenAI's form."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The model to serve, resolved."""
-
-    folder: str
-    """Local folder of model and tokenizer that every node reaches."""
-    name: str
-    version: str
-    created_at: str
-    """ISO time of its manifest."""
-
-
-def deploy(config: ServeChatConfig, checkpoint: Checkpoint) -> str:
+def deploy(config: ServeChatConfig, checkpoints: Sequence[Checkpoint]) -> str:
     """Deploy on the connected cluster, wait until it answers, return the page's address.
+
+    Deployed again with other models or settings, new replicas start beside the old ones, which
+    answer until those are ready.
 
     The application is detached: it outlives the caller, until `undeploy` or the cluster's end.
 
     Raises:
-        ConfigError: keys are missing or malformed for the configured host.
+        ConfigError: keys are missing or malformed for the configured host, two models have one
+            name, or the release names a model that is not served.
         ResourceError: the application failed to start; the message ends with Ray Serve's reason.
         WaitTimeoutError: it is not ready within `start_timeout_s`.
     """
     keys = ApiKeys.load(config.http)
     config = _with_absolute_paths(config)
-    max_positions = _max_positions(checkpoint.folder)
+    _check_names(config, checkpoints)
+    max_positions = [_max_positions(checkpoint.folder) for checkpoint in checkpoints]
     deadline = time.monotonic() + config.start_timeout_s
     address = _start_proxy(config)
-    application = _application(config, checkpoint, keys, max_positions)
+    application = _application(config, checkpoints, keys, max_positions)
     ray_serve.run_many(
         [ray_serve.RunTarget(application, name=config.app_name, route_prefix="/")],
         wait_for_applications_running=False,
@@ -83,8 +76,10 @@ def _with_absolute_paths(config: ServeChatConfig) -> ServeChatConfig:
     images = config.tools.text_to_image.image_folder or join(config.workspace, "images")
     drawing = config.tools.text_to_image.model_copy(update={"image_folder": absolute(images)})
     database = config.database or join(config.workspace, "chat-store", "chat.sqlite")
+    release = config.release_file and absolute(config.release_file)
     return config.model_copy(
         update={
+            "release_file": release,
             "tools": config.tools.model_copy(update={"text_to_image": drawing}),
             "database": absolute(database),
         }
@@ -129,73 +124,57 @@ def _free_port(host: str) -> int:
 
 
 def _application(
-    config: ServeChatConfig, checkpoint: Checkpoint, keys: ApiKeys, max_positions: int
+    config: ServeChatConfig,
+    checkpoints: Sequence[Checkpoint],
+    keys: ApiKeys,
+    max_positions: Sequence[int],
 ) -> ray_serve.Application:
     engine = config.engine
-    model = ray_serve.deployment(
-        name=ENGINE,
-        ray_actor_options={"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus},
-        max_ongoing_requests=_BACKSTOP_ONGOING,
-        health_check_period_s=15,
-        health_check_timeout_s=60,
-        graceful_shutdown_timeout_s=10,
-    )(ChatModel).bind(checkpoint.folder, engine)
+    models = [
+        ray_serve.deployment(
+            name=engine_deployment(checkpoint.name),
+            ray_actor_options={"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus},
+            max_ongoing_requests=_BACKSTOP_ONGOING,
+            max_surge_percent=_SURGE_PERCENT,
+            health_check_period_s=15,
+            health_check_timeout_s=60,
+            graceful_shutdown_timeout_s=10,
+        )(ChatModel).bind(checkpoint.folder, engine)
+        for checkpoint in checkpoints
+    ]
     workers = [
         ray_serve.deployment(
             name=tool_deployment(name),
             ray_actor_options={"num_cpus": config.tool_num_cpus},
             max_ongoing_requests=_BACKSTOP_ONGOING,
+            max_surge_percent=_SURGE_PERCENT,
             graceful_shutdown_timeout_s=5,
         )(ToolWorker).bind(name, config.tools)
         for name in config.tools.enabled
     ]
 
     def build() -> FastAPI:
-        return _build_edge(config, checkpoint, keys, max_positions)
+        return build_edge(config, checkpoints, keys, max_positions)
 
     edge = ray_serve.deployment(
         name=EDGE,
         ray_actor_options={"num_cpus": config.edge_num_cpus},
         max_ongoing_requests=_BACKSTOP_ONGOING,
+        max_surge_percent=_SURGE_PERCENT,
         graceful_shutdown_timeout_s=10,
     )(ray_serve.ingress(build)())
-    return edge.bind(model, *workers)
+    return edge.bind(*models, *workers)
 
 
-def tool_deployment(name: ToolName) -> str:
-    """Name of a tool's deployment."""
-    return f"Tool-{name}"
-
-
-def _build_edge(
-    config: ServeChatConfig, checkpoint: Checkpoint, keys: ApiKeys, max_positions: int
-) -> FastAPI:
-    """Runs in the edge's replica."""
-
-    def handle(name: str) -> DeploymentHandle:
-        return ray_serve.get_deployment_handle(name, app_name=config.app_name)
-
-    engine = RemoteEngine(
-        handle(ENGINE),
-        max_positions=max_positions,
-        token_timeout_s=config.engine.request_timeout_s,
-    )
-    tools = {
-        name: RemoteTool(
-            name, handle(tool_deployment(name)), timeout_s=config.tools.call_timeout_s(name)
+def _check_names(config: ServeChatConfig, checkpoints: Sequence[Checkpoint]) -> None:
+    names = [checkpoint.name for checkpoint in checkpoints]
+    taken = [*names, *([config.alias] if config.alias else [])]
+    if twice := sorted({name for name in taken if taken.count(name) > 1}):
+        raise ConfigError(
+            f"{twice[0]} names two of the models {', '.join(taken)} (the alias counts too); serve "
+            "runs whose models have different names"
         )
-        for name in config.tools.enabled
-    }
-    created = int(datetime.fromisoformat(checkpoint.created_at).timestamp())
-    service = ChatService(
-        engine=engine,
-        tools=tools,
-        renderer=ChatRenderer(MossTokenizer.load(checkpoint.folder)),
-        store=Store(f"sqlite:///{config.database}"),
-        model=ServedModel(checkpoint.name, checkpoint.version, created),
-        config=config,
-    )
-    return build_app(service, keys)
+    watched_release(config, names)
 
 
 def _wait_until_running(app_name: str, deadline: float) -> None:

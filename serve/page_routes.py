@@ -52,9 +52,9 @@ def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
     @router.get("/app/settings")
     async def settings(request: Request) -> Json:
         return {
-            "model": service.model.name,
+            "model": service.models.default,
             "tools": service.offered_tools(key_if_known(request)),
-            "quality_levels": list(QUALITY_LEVELS) if service.config.turn.quality else [],
+            "quality_levels": list(QUALITY_LEVELS) if service.models.offers_quality else [],
             "consent_version": CONSENT_VERSION,
             "needs_key": keys.required,
         }

@@ -23,9 +23,10 @@ from moss.errors import ConfigError
 from moss.types import TOOL_NAMES, ToolName
 from serve.app import build_app
 from serve.auth import ApiKeys
-from serve.chat_service import ChatService, ServedModel
+from serve.chat_service import ChatService
 from serve.errors import ApiError
 from serve.store import Store
+from tests.serve.serving import one_model
 
 CHAT = "/v1/chat/completions"
 SCRIPT = {"inner_thoughts": "A sum.", "commands": 'Calculate("12+7")', "moss": "12+7 = 19."}
@@ -83,8 +84,7 @@ def serve(
             turn=TurnConfig(temperature=0),
         )  # fmt: skip
         chat = ChatService(
-            engine=engine, tools=spies, renderer=renderer, store=store,
-            model=ServedModel("MOSS-PAT", "digest", 1), config=config,
+            models=one_model(engine, renderer), tools=spies, store=store, config=config,
         )  # fmt: skip
         app = build_app(chat, ApiKeys.load(config.http, {}))
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)

@@ -15,8 +15,9 @@ from moss.config.serve import HttpConfig, ServeChatConfig, TurnConfig
 from moss.types import ToolName
 from serve.app import build_app
 from serve.auth import ApiKeys
-from serve.chat_service import ChatService, ServedModel
+from serve.chat_service import ChatService
 from serve.store import Store
+from tests.serve.serving import one_model
 
 CALCULATION = {"inner_thoughts": "A sum.", "commands": 'Calculate("12+7")', "moss": "12+7 = 19."}
 Make = Callable[..., tuple[httpx.AsyncClient, ChatService, Any]]
@@ -37,8 +38,7 @@ def make(
         )
         stores.append(Store(f"sqlite:///{tmp_path}/{len(stores)}/chat.sqlite"))
         service = ChatService(
-            engine=engine, tools=spies, renderer=renderer, store=stores[-1],
-            model=ServedModel("MOSS-PAT", "digest", 1), config=config,
+            models=one_model(engine, renderer), tools=spies, store=stores[-1], config=config,
         )  # fmt: skip
         app = build_app(service, ApiKeys.load(config.http, {"MOSS_API_KEYS": keys}))
         return client_of(app), service, engine

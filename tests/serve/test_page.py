@@ -18,8 +18,9 @@ from moss.config.serve import ServeChatConfig, TurnConfig
 from moss.types import ToolName
 from serve.app import build_app
 from serve.auth import ApiKeys
-from serve.chat_service import ChatService, ServedModel
+from serve.chat_service import ChatService
 from serve.store import Store
+from tests.serve.serving import one_model
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -45,8 +46,7 @@ async def service(
     config = ServeChatConfig(meta_version="tiny", turn=TurnConfig(temperature=0))
     store = Store(f"sqlite:///{tmp_path}/chat.sqlite")
     chat = ChatService(
-        engine=engine, tools=spies, renderer=renderer, store=store,
-        model=ServedModel("MOSS-PAT", "digest", 1), config=config,
+        models=one_model(engine, renderer), tools=spies, store=store, config=config,
     )  # fmt: skip
     server = uvicorn.Server(uvicorn.Config(build_app(chat, ApiKeys()), port=0, log_level="warning"))
     task = asyncio.create_task(server.serve())

@@ -13,6 +13,7 @@ import openai
 import pytest
 
 from moss.config.serve import ServeChatConfig
+from moss.releases import Release, read_release, write_release
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -42,12 +43,23 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def release_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("release") / "release.json"
+    write_release(path, Release(stable="MOSS-PAT"))
+    return path
+
+
+@pytest.fixture(scope="module")
 def address(
-    ray_cluster: None, checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    ray_cluster: None,
+    checkpoint_folder: Path,
+    release_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     from ray import serve as ray_serve
 
-    from serve.deployment import Checkpoint, deploy, undeploy
+    from serve.deployment import deploy, undeploy
+    from serve.edge_replica import Checkpoint
 
     config = ServeChatConfig.model_validate(
         {
@@ -59,10 +71,16 @@ def address(
             "tools": {"enabled": ["calculator", "web_search"]},
             "default_tools": ["calculator"],
             "engine": {"num_cpus": 0.2},
+            "alias": "moss",
+            "release_file": str(release_file),
             "tool_num_cpus": 0.05,
         }
     )  # fmt: skip
-    url = deploy(config, Checkpoint(str(checkpoint_folder), "MOSS-PAT", "v", "2024-01-01T00:00:00"))
+    checkpoints = [
+        Checkpoint(str(checkpoint_folder), name, "v", "2024-01-01T00:00:00", "tiny", quality)
+        for name, quality in (("MOSS-PAT", 100), ("MOSS-SFT", None))
+    ]
+    url = deploy(config, checkpoints)
     yield url
     undeploy(config.app_name)
     ray_serve.shutdown()
@@ -86,7 +104,26 @@ def test_the_official_client_gets_the_same_reply_streaming_and_not(client: opena
     text = "".join(p.choices[0].delta.content or "" for p in parts if p.choices)
     assert text == whole.choices[0].message.content
     assert parts[-1].usage == whole.usage
-    assert [model.id for model in client.models.list()] == ["MOSS-PAT"]
+    assert [model.id for model in client.models.list()] == ["moss", "MOSS-PAT", "MOSS-SFT"]
+
+
+def test_a_release_reaches_the_running_service_and_a_bad_one_does_not(
+    client: openai.OpenAI, release_file: Path
+) -> None:
+    def answering(name: str) -> str:
+        whole = client.chat.completions.create(  # type: ignore[call-overload]
+            model=name, messages=QUESTION, max_tokens=4, tool_choice="none"
+        )
+        return str(whole.model)
+
+    first = read_release(release_file)
+    assert (answering("moss"), answering("MOSS-SFT")) == ("MOSS-PAT", "MOSS-SFT")
+    write_release(release_file, first.promoted("MOSS-SFT"))
+    assert (answering("moss"), answering("MOSS-PAT")) == ("MOSS-SFT", "MOSS-PAT")
+    write_release(release_file, Release(stable="never served"))
+    assert answering("moss") == "MOSS-SFT"
+    write_release(release_file, first)
+    assert answering("moss") == "MOSS-PAT"
 
 
 def test_errors_reach_the_official_client_as_its_own_kinds(client: openai.OpenAI) -> None:
@@ -111,7 +148,7 @@ def test_the_page_and_its_files_are_served(address: str) -> None:
     with httpx.Client(base_url=address, trust_env=False) as http:
         assert "<title>MOSS</title>" in http.get("/").text
         assert http.get("/static/app.js").is_success
-        assert http.get("/app/settings").json()["model"] == "MOSS-PAT"
+        assert http.get("/app/settings").json()["model"] == "moss"
 
 
 async def test_leaving_clients_free_the_engine(address: str) -> None:

@@ -88,12 +88,30 @@ class HttpConfig(Config):
             return False
 
 
+class ServedModelConfig(Config):
+    """A model that is served beside the first."""
+
+    model: str
+    """Run whose `checkpoint/` is served, or a path to such a folder."""
+    meta_version: str | None = None
+    """Meta-instruction it was trained with; null for that of the first model."""
+    quality: int | None = None
+    """Tag its replies are conditioned on; null for a model that was never tagged (SFT, PPO)."""
+
+
 class ServeChatConfig(StageConfig):
-    """The chat service: a model, its tools, the edge and the store."""
+    """The chat service: models, tools, the edge and the store."""
 
     run_id: str = "chat"
     model: str = "MOSS-PAT"
     """Run whose `checkpoint/` is served, or a path to such a folder."""
+    more_models: tuple[ServedModelConfig, ...] = ()
+    """Models beside it, each on an engine of its own with the settings of `engine`."""
+    alias: str | None = Field(None, min_length=1, max_length=100)
+    """Name under which clients get the released model; requests without a name get it too."""
+    release_file: str | None = None
+    """JSON file of what is released (`python -m jobs.promote` writes it); read again when it
+    changes. Null: `model` is released."""
     meta_version: str = "moss-003"
     """Meta-instruction the model was trained with."""
     default_tools: tuple[ToolName, ...] = ("web_search", "calculator", "equation_solver")
@@ -126,4 +144,14 @@ class ServeChatConfig(StageConfig):
     def num_cpus(self) -> float:
         """CPUs that all replicas reserve together."""
         tools = self.tool_num_cpus * len(self.tools.enabled)
-        return self.engine.num_cpus + self.edge_num_cpus + tools
+        return self.num_engines * self.engine.num_cpus + self.edge_num_cpus + tools
+
+    @property
+    def num_gpus(self) -> float:
+        """GPUs that all replicas reserve together."""
+        return self.num_engines * self.engine.num_gpus
+
+    @property
+    def num_engines(self) -> int:
+        """One per model."""
+        return 1 + len(self.more_models)
