@@ -41,6 +41,11 @@ class ChatModel:
     def __init__(self, folder: str, config: EngineConfig) -> None:
         self._engine = build_engine(folder, config)
         self._made_token_at = 0.0
+        self._num_made = 0
+
+    def num_made(self) -> int:
+        """Tokens made since the start; a watcher sees by it that generation has stopped."""
+        return self._num_made
 
     def max_positions(self) -> int:
         """Tokens that prompt and answer may have together."""
@@ -53,6 +58,7 @@ class ChatModel:
         async with aclosing(self._engine.generate(prompt_ids, params)) as deltas:
             async for delta in deltas:
                 self._made_token_at = time.monotonic()
+                self._num_made += len(delta.ids)
                 yield delta
 
     async def check_health(self) -> None:

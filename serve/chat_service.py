@@ -77,6 +77,7 @@ class ChatService:
         self._renderer = renderer
         self._num_ongoing = 0
         self._ready_at = float("-inf")
+        self._proving = asyncio.Lock()
 
     def offered_tools(self, key: ApiKeyConfig | None) -> list[dict[str, object]]:
         """Tools that requests may have on, within the scope of a key if one is given."""
@@ -118,9 +119,9 @@ class ChatService:
                 400, f"at most {limit} messages", code="too_many_messages", param="messages"
             )
         texts = [message.text for message in request.messages]
-        if not all(map(_is_unicode, texts)):
+        if not all(map(_is_text, texts)):
             raise ApiError(
-                400, "a message holds a lone surrogate, which is no character",
+                400, "a message holds a lone surrogate or a NUL, which no text has",
                 code="invalid_unicode", param="messages",
             )  # fmt: skip
         if max(map(len, texts)) > self.config.http.max_message_chars:
@@ -129,7 +130,7 @@ class ChatService:
                 code="message_too_long", param="messages",
             )  # fmt: skip
         meta = self._meta(request, key)
-        turns, user_text = turns_of(request.messages)
+        turns, user_text = turns_of(request.messages, self.config.http.max_message_chars)
         stored = request.moss.store
         if stored is not None and stored.conversation_id is not None:
             rows = self.store.turns(owner, stored.conversation_id, before=stored.replace_turn)
@@ -249,29 +250,37 @@ class ChatService:
         Raises:
             WaitTimeoutError: the engine makes none.
         """
-        if time.monotonic() - self._ready_at > _READY_FOR_S:
-            await generate_one_token(self._engine, timeout_s=_READY_TIMEOUT_S)
-            self._ready_at = time.monotonic()
+        async with self._proving:  # a flood of askers, who need no key, costs one generation
+            if time.monotonic() - self._ready_at > _READY_FOR_S:
+                await generate_one_token(self._engine, timeout_s=_READY_TIMEOUT_S)
+                self._ready_at = time.monotonic()
 
 
-def _is_unicode(text: str) -> bool:
+def _is_text(text: str) -> bool:
+    """Whether every database and tokenizer takes it; PostgreSQL refuses NUL."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\0" not in text
 
 
-def turns_of(messages: list[Message]) -> tuple[tuple[Turn, ...], str]:
+def turns_of(messages: list[Message], max_system_chars: int) -> tuple[tuple[Turn, ...], str]:
     """Client messages as earlier turns and the text to answer.
 
     The format has no system section: system text stands before the first user message. Assistant
     messages become replies without tool sections, for a client's word on tools is not trusted.
 
     Raises:
-        ApiError: 400, the last message is not the user's, or the roles do not alternate.
+        ApiError: 400, the last message is not the user's, the roles do not alternate, or the
+            system messages have more than `max_system_chars` together.
     """
     system = "\n".join(item.text for item in messages if item.role in ("system", "developer"))
+    if len(system) > max_system_chars:
+        raise ApiError(
+            400, f"system messages have at most {max_system_chars} characters together",
+            code="message_too_long", param="messages",
+        )  # fmt: skip
     talk = [item for item in messages if item.role in ("user", "assistant")]
     expected = ["user", "assistant"] * (len(talk) // 2 + 1)
     if len(talk) % 2 == 0 or [item.role for item in talk] != expected[: len(talk)]:

@@ -13,6 +13,8 @@ from moss.errors import DataError, WaitTimeoutError
 from serve.history import ContextLengthError
 from serve.store import NotStoredError
 
+_MAX_PARAM_CHARS = 100
+"""A field's name can be a key of the client's own."""
 _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     429: "rate_limit_error", 500: "server_error", 503: "server_error", 504: "server_error",
@@ -74,7 +76,8 @@ def add_error_handlers(app: FastAPI) -> None:
     async def validation(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"] if part != "body")
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        param = where.encode("ascii", "replace").decode()[:_MAX_PARAM_CHARS]
         message = f"{param or 'body'}: {first['msg']}"  # never echoes the user's text
         return ApiError(400, message, code="invalid_value", param=param or None).response()
 

@@ -69,6 +69,10 @@ class HttpConfig(Config):
     replica that answers HTTP reads it again when it changes. Keys in `MOSS_API_KEYS` count too,
     without limits."""
     max_body_bytes: int = Field(1 << 20, ge=1_024)
+    read_timeout_s: float = Field(30.0, gt=0)
+    """How long a request body may take to arrive."""
+    write_timeout_s: float = Field(30.0, gt=0)
+    """How long a client may leave a piece of its answer unread before it is cut off."""
     max_messages: int = Field(200, ge=1)
     max_message_chars: int = Field(20_000, ge=1)
     max_ongoing: int = Field(32, ge=1)
