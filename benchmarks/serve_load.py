@@ -6,7 +6,7 @@ Deploys the chat service through Ray Serve on a Ray cluster of its own, with a r
 hundred thousand parameters, so that the figures are about the service and not about a model. Then
 
 1. `clients` clients ask for `seconds`: streaming and not, one in five leaves early. Each request
-   must end in an answer, a 429 in form, or a break that a client can tell (`benchmarks.serve_clients`);
+   must end in an answer, a 429 in form, or a break that a client can tell (see `serve_clients`);
 2. a client leaves in the middle of a long stream, and the engine is asked how many tokens it makes
    from then on: `stopped_after_s` is when it made its last one;
 3. the engine's, the edge's and a tool's replica are killed (SIGKILL) while a stream runs:
@@ -155,9 +155,11 @@ async def kill_mid_stream(address: str, name: str, *, must_break: bool) -> dict[
         answer.close()
     back_s = await _until_answered(address, killed)
     broken = ending not in ("complete", "hung")
-    return {"killed": name, "ending": ending, "ended_s": round(ended_s, 2), "broken": broken,
-            "back_s": round(back_s, 2),
-            "ok": (broken or not must_break) and ending != "hung" and back_s <= BACK_LIMIT_S}  # fmt: skip
+    ok = (broken or not must_break) and ending != "hung" and back_s <= BACK_LIMIT_S
+    return {
+        "killed": name, "ending": ending, "ended_s": round(ended_s, 2), "broken": broken,
+        "back_s": round(back_s, 2), "ok": ok,
+    }  # fmt: skip
 
 
 async def _until_answered(address: str, killed: float) -> float:

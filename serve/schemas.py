@@ -2,7 +2,7 @@
 
 Unknown keys are ignored, as OpenAI-compatible servers do; keys whose meaning this service cannot
 honor (`tools`, `n` above one) are refused by name rather than ignored. Lists are read up to their
-first fault: a body of a million faults would otherwise cost seconds and half a gigabyte to describe.
+first fault: to describe a million of them costs seconds and half a gigabyte.
 """
 
 from __future__ import annotations

@@ -13,6 +13,6 @@ NUM_CASES: dict[str, int] = {}
 
 
 def attack(table: str, cases: Mapping[str, T]) -> pytest.MarkDecorator:
-    """Parametrize a test named parameter `case` over a table; each case is named by what it tries."""
+    """Parametrize `case` over a table; each case is named by what it tries."""
     NUM_CASES[table] = len(cases)
     return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())

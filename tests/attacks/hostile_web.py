@@ -209,7 +209,7 @@ async def _outcome(url: str, touched: list[str]) -> dict[str, object]:
 
 
 async def _search(touched: list[str]) -> dict[str, object]:
-    """A whole search: the provider's hits, the good page read, the others left to their snippets."""
+    """A whole search: the good page is read, the others are left to their snippets."""
     touched.clear()
     web = WebConfig(provider="searxng", endpoint=f"http://{PUBLIC}", fetch=LIMITS)
     tool = WebSearch(SearchConfig(web=web), web, environment={}, resolve=_resolver())

@@ -158,7 +158,7 @@ ROLES = {
 
 @attack("forged roles", ROLES)
 def test_roles_outside_the_four_are_refused(case: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="role|content"):
+    with pytest.raises(ValueError, match=r"role|content"):
         ChatRequest.model_validate({"messages": [case]})
 
 

@@ -406,8 +406,8 @@ CODE = {
     "time": "while True: pass",
     "sleep": "import time; time.sleep(60)",
     "deaf to signals": "import signal\nfor n in range(1, 32):\n    try:\n"
-        "        signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError):\n        pass\n"
-        "while True: pass",
+        "        signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError):\n"
+        "        pass\nwhile True: pass",
     "recursion": "import sys; sys.setrecursionlimit(10**9)\ndef f(): return f()\nreturn f()",
     "a crash": "return ctypes.string_at(0)",
     "a lone surrogate": "return '\\ud800'",

@@ -129,6 +129,7 @@ class _PublicNetwork(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         """Refused."""
+        del path, timeout, socket_options
         raise FetchError("unix sockets are not fetched from")
 
     async def sleep(self, seconds: float) -> None:

@@ -20,60 +20,14 @@ from pathlib import Path
 from typing import Final
 
 _LEFT_OUT: Final = frozenset(
-    [
-        "script",
-        "style",
-        "noscript",
-        "template",
-        "svg",
-        "math",
-        "iframe",
-        "object",
-        "head",
-        "nav",
-        "header",
-        "footer",
-        "aside",
-        "form",
-        "button",
-        "select",
-        "textarea",
-        "dialog",
-        "menu",
-    ]
-)
+    ("script", "style", "noscript", "template", "svg", "math", "iframe", "object", "head", "nav",
+     "header", "footer", "aside", "form", "button", "select", "textarea", "dialog", "menu")
+)  # fmt: skip
 _BLOCKS: Final = frozenset(
-    [
-        "p",
-        "div",
-        "section",
-        "article",
-        "main",
-        "li",
-        "ul",
-        "ol",
-        "dl",
-        "dt",
-        "dd",
-        "table",
-        "tr",
-        "td",
-        "th",
-        "blockquote",
-        "pre",
-        "figure",
-        "figcaption",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "br",
-        "hr",
-        "body",
-    ]
-)
+    ("p", "div", "section", "article", "main", "li", "ul", "ol", "dl", "dt", "dd", "table", "tr",
+     "td", "th", "blockquote", "pre", "figure", "figcaption", "h1", "h2", "h3", "h4", "h5", "h6",
+     "br", "hr", "body")
+)  # fmt: skip
 _MAX_TEXT_CHARS: Final = 200_000
 _MAX_TITLE_CHARS: Final = 200
 _MAX_LINK_SHARE: Final = 0.5
