@@ -22,6 +22,8 @@ Ending = Literal["answer", "limited", "broken", "left", "hung", "wrong"]
 CHAT: Final = "/v1/chat/completions"
 DONE: Final = b"data: [DONE]"
 _MAX_WAIT_S: Final = 5.0
+_MAX_TOKENS: Final = 24
+"""Of a reply: many short requests try the service harder than few long ones."""
 _QUESTIONS: Final = ("What is 12+7?", "法国的首都是哪里？", "Tell me a story.", "2x+1=7")
 
 
@@ -86,7 +88,8 @@ async def _ask(
     """One request; how it ended, and how long to wait before the next."""
     stream = draw.random() < 0.6
     leaves_after = draw.randrange(4) if draw.random() < 0.2 else None
-    body = {"messages": [{"role": "user", "content": draw.choice(_QUESTIONS)}], "stream": stream}
+    question = {"role": "user", "content": draw.choice(_QUESTIONS)}
+    body = {"messages": [question], "stream": stream, "max_tokens": _MAX_TOKENS}
     try:
         async with session.post(CHAT, json=body) as answer:
             if answer.status == 429:

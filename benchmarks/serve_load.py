@@ -41,7 +41,7 @@ BACK_LIMIT_S = 90.0
 """A replica is started anew by Ray Serve: a process, its imports, the model."""
 LONG = {"messages": [{"role": "user", "content": "Go on."}], "stream": True, "tool_choice": "none"}
 SUM = {"messages": [{"role": "user", "content": "12+7"}], "stream": True}
-MAX_TOKENS = 400
+MAX_TOKENS = 2_000
 
 
 def make_checkpoint(folder: Path) -> Path:
@@ -56,7 +56,7 @@ def make_checkpoint(folder: Path) -> Path:
     tokenizer = add_controls(train_bpe(texts, vocab_size=320), style="special", row_multiple=64)
     tokenizer.save(folder)
     model = ModelConfig(
-        hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=1_024,
+        hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=4_096,
         initializer_std=0.3,
     )  # fmt: skip
     build_policy(

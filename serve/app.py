@@ -35,6 +35,6 @@ def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
     app.include_router(page_router(service, keys))
     app.include_router(history_router(service))
     add_error_handlers(app)
-    app.add_middleware(Edge, config=service.config.http)
+    app.add_middleware(Edge, config=service.config.http, needs_key=keys.required)
     app.add_middleware(KeyGate, keys=keys, limits=limits)  # outermost, so that no answer escapes it
     return app

@@ -9,8 +9,10 @@ for ever for a client that stops sending or stops reading.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
 import uuid
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -47,9 +49,10 @@ _SECURITY_HEADERS: Final = {
 class Edge:
     """Wraps the application; refuses before parsing, and answers for what failed inside."""
 
-    def __init__(self, app: ASGIApp, *, config: HttpConfig) -> None:
+    def __init__(self, app: ASGIApp, *, config: HttpConfig, needs_key: bool) -> None:
         self._app = app
         self._config = config
+        self._checks_host = config.is_loopback and not needs_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
@@ -76,6 +79,8 @@ class Edge:
 
         try:
             _refuse_steering(headers)
+            if self._checks_host:
+                _refuse_foreign_host(headers, self._config.allowed_hosts)
             _refuse_foreign_origin(scope["method"], headers)
             refuse_without_key(scope)
             _refuse_other_types(headers)
@@ -92,6 +97,32 @@ def _refuse_steering(headers: Headers) -> None:
         spelled = name.replace("_", "-")
         if spelled in STEERING_HEADERS or spelled.startswith(_STEERING_PREFIX):
             raise ApiError(400, f"the header {name} is not accepted", code="header_not_accepted")
+
+
+def _refuse_foreign_host(headers: Headers, allowed: Collection[str]) -> None:
+    """Refuse names that the owner of another site can make point here.
+
+    Addresses, single words, `.localhost` and `.test` are no names of sites (RFC 6761).
+    """
+    host = headers.get("host", "")
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        is_local = "." not in name or name.endswith((".localhost", ".test")) or _is_address(name)
+    except ValueError:  # not a host
+        name, is_local = "", False
+    if "@" in host or not (is_local or name in allowed):
+        raise ApiError(
+            403, "this service has no API keys and is not known by that name; list it in "
+            "http.allowed_hosts", code="bad_host",
+        )  # fmt: skip
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_foreign_origin(method: str, headers: Headers) -> None:

@@ -95,6 +95,34 @@ async def test_a_path_that_does_not_exist_is_private_too(app: Any) -> None:
             assert (await client.get(path)).status_code == 401
 
 
+REBOUND = {
+    "a site's name": "evil.example",
+    "a site's name with our port": "evil.example:8000",
+    "our address as a subdomain": "127.0.0.1.evil.example",
+    "our name as a subdomain": "localhost.evil.example",
+    "our address as a user": "127.0.0.1@evil.example",
+    "a name that looks like an address": "127.0.0.1.nip.example",
+    "a final dot": "evil.example.",
+    "a broken address": "[::1",
+}
+
+
+@attack("names that point here", REBOUND)
+async def test_a_service_without_keys_is_not_asked_by_names_of_sites(
+    tmp_path: Path, case: str
+) -> None:
+    write_keys(tmp_path / "keys.yaml", {})
+    service = build_service(tmp_path)
+    app = build_app(service, ApiKeys())
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        for path in ("/", "/app/conversations", "/app/settings"):
+            assert_in_form(await client.get(path, headers={"host": case}), 403)
+        for own in ("127.0.0.1:8000", "localhost", "[::1]:80", "chat.localhost", "node7"):
+            assert (await client.get("/app/settings", headers={"host": own})).is_success
+    service.store.close()
+
+
 SCOPES = {
     "a tool outside the scope": ("counting", {"moss": {"tools": {"web_search": True}}}, 403),
     "a model outside the scope": ("foreign", {}, 403),

@@ -80,6 +80,9 @@ class HttpConfig(Config):
     retry_after_s: int = Field(2, ge=1)
     allow_open_network: bool = False
     """Serve beyond loopback without API keys."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names by which a service on loopback without keys may be asked. A page of another
+    site that lets its own name point here (DNS rebinding) would else pass as this one's."""
 
     @property
     def is_loopback(self) -> bool:
