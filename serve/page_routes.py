@@ -23,11 +23,16 @@ from serve.schemas import RatingRequest
 from serve.store import CONSENT_VERSION, StoredTurn
 from serve.users import ensure_cookie, owner_of
 
-WEB: Final = Path(__file__).resolve().parent / "web"
-_FILES: Final = {
-    "app.js": "text/javascript", "text.js": "text/javascript", "style.css": "text/css",
-    "icon.svg": "image/svg+xml",
+WEB: Final = Path(__file__).resolve().parent / "web" / "dist"
+"""The built page; its source stands beside it, in `web/src`."""
+_MEDIA_TYPES: Final = {
+    ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain"
 }  # fmt: skip
+_FILES: Final = {
+    file.name: _MEDIA_TYPES[file.suffix]
+    for file in WEB.glob("*")
+    if file.suffix in _MEDIA_TYPES
+}
 
 
 def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
