@@ -15,6 +15,7 @@ export abstract class Connection extends Observable<State> {
     const language = navigator.language.startsWith("zh") ? "zh" : "en";
     super(initialState(load<Preferences>("preferences", { language, theme: "system" })));
     this.applyPreferences();
+    window.addEventListener("online", () => void (this.state.isOffline && this.reconnect()));
   }
 
   /** Load what a user of this key has. */

@@ -6,6 +6,7 @@ import { createContext, type ComponentChildren, type VNode } from "preact";
 import { useContext, useMemo } from "preact/hooks";
 import { Code } from "./code";
 import { Maths } from "./maths";
+import { useWords } from "./state";
 
 type Cite = (number: number) => VNode | null;
 const CiteContext = createContext<Cite>(() => null);
@@ -114,9 +115,10 @@ function List({ list }: { list: Tokens.List }) {
 }
 
 function Table({ table }: { table: Tokens.Table }) {
+  const words = useWords();
   const side = (index: number) => (table.align[index] ? `to-${table.align[index]}` : undefined);
   return (
-    <div class="table" role="region" tabIndex={0} aria-label="table">
+    <div class="table" role="region" tabIndex={0} aria-label={words.table}>
       <table>
         <thead>
           <tr>{table.header.map((cell, index) => <th key={index} class={side(index)}>{blocks(cell.tokens)}</th>)}</tr>

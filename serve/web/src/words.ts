@@ -33,7 +33,7 @@ const en = {
   consentTitle: "May your messages improve MOSS?", consentChange: "Change…", consentVersion: "Version",
   consentChanged: "This text has changed since you chose. Until you choose again, nothing is used.",
   consentNow: "Your messages are not used for training.", consentNowPrompts: "Your prompts may be used for training.", consentNowReplies: "Your prompts and the replies may be used for training.",
-  imported: "Imported", notAnExport: "This file is not a conversation export of this page.", scrollDown: "To the newest message",
+  imported: "Imported", table: "Table", notAnExport: "This file is not a conversation export of this page.", scrollDown: "To the newest message",
 };
 
 export type Words = Record<keyof typeof en, string>;
@@ -69,7 +69,7 @@ const zh: Words = {
   consentTitle: "您的消息可以用来改进 MOSS 吗？", consentChange: "更改…", consentVersion: "版本",
   consentChanged: "自您选择之后，本说明有了更新。在您重新选择之前，不会使用任何内容。",
   consentNow: "您的消息不会用于训练。", consentNowPrompts: "您的提问可能用于训练。", consentNowReplies: "您的提问和回答可能用于训练。",
-  imported: "已导入", notAnExport: "该文件不是本页面导出的对话。", scrollDown: "到最新消息",
+  imported: "已导入", table: "表格", notAnExport: "该文件不是本页面导出的对话。", scrollDown: "到最新消息",
 };
 
 export const WORDS: Record<Language, Words> = { en, zh };

@@ -23,14 +23,14 @@ function SettingsDialog() {
       <div class="setting">
         <h3>{words.language}</h3>
         <Choice
-          name="language" value={preferences.language} options={[["en", "English"], ["zh", "中文"]]}
+          name="language" label={words.language} value={preferences.language} options={[["en", "English"], ["zh", "中文"]]}
           onChoose={(language) => app.prefer({ language })}
         />
       </div>
       <div class="setting">
         <h3>{words.theme}</h3>
         <Choice<Theme>
-          name="theme" value={preferences.theme} options={[["system", words.system], ["light", words.light], ["dark", words.dark]]}
+          name="theme" label={words.theme} value={preferences.theme} options={[["system", words.system], ["light", words.light], ["dark", words.dark]]}
           onChoose={(theme) => app.prefer({ theme })}
         />
       </div>
@@ -61,16 +61,16 @@ function SettingsDialog() {
 }
 
 type ChoiceProps<T extends string> = {
-  name: string; value: T; options: readonly (readonly [T, string])[]; onChoose: (value: T) => void;
+  name: string; label: string; value: T; options: readonly (readonly [T, string])[]; onChoose: (value: T) => void;
 };
 
-function Choice<T extends string>({ name, value, options, onChoose }: ChoiceProps<T>) {
+function Choice<T extends string>({ name, label, value, options, onChoose }: ChoiceProps<T>) {
   return (
-    <div class="choice" role="radiogroup" aria-label={name}>
-      {options.map(([option, label]) => (
+    <div class="choice" role="radiogroup" aria-label={label}>
+      {options.map(([option, text]) => (
         <label key={option}>
           <input type="radio" name={name} value={option} checked={option === value} onChange={() => onChoose(option)} />
-          <span>{label}</span>
+          <span>{text}</span>
         </label>
       ))}
     </div>

@@ -25,7 +25,7 @@ export class Exchange extends Component<Props> {
   override render(): VNode {
     const { turn } = this.props;
     return (
-      <article class="exchange" data-status={turn.status}>
+      <article class="exchange" data-turn={turn.key} data-status={turn.status}>
         <Prompt {...this.props} />
         <Answer {...this.props} />
       </article>
@@ -95,15 +95,18 @@ function Versions({ turn, isBusy }: { turn: Turn; isBusy: boolean }) {
   const all = turn.isStored ? turn.siblings : [...turn.siblings, turn.key];
   if (all.length < 2) return null;
   const at = all.indexOf(turn.key);
-  const go = (to: number) => {
+  const go = async (to: number) => {
     const other = all[to];
-    if (other) void app.showVersion(other);
+    if (!other) return;
+    await app.showVersion(other);
+    // The other version is another piece of the page: the focus goes on to its buttons.
+    window.setTimeout(() => document.querySelector<HTMLElement>(`[data-turn="${other}"] .versions button:enabled`)?.focus(), 0);
   };
   return (
     <div class="versions" role="group" aria-label={words.version}>
-      <IconButton icon="left" label={words.previousVersion} disabled={isBusy || at <= 0} onClick={() => go(at - 1)} />
+      <IconButton icon="left" label={words.previousVersion} disabled={isBusy || at <= 0} onClick={() => void go(at - 1)} />
       <span aria-live="polite">{at + 1}/{all.length}</span>
-      <IconButton icon="chevron" label={words.nextVersion} disabled={isBusy || at >= all.length - 1} onClick={() => go(at + 1)} />
+      <IconButton icon="chevron" label={words.nextVersion} disabled={isBusy || at >= all.length - 1} onClick={() => void go(at + 1)} />
     </div>
   );
 }

@@ -118,17 +118,23 @@ function Entry({ row, isCurrent, onOpen, onDelete }: EntryProps) {
 function Rename({ title, onDone }: { title: string; onDone: (title: string | null) => void }) {
   const words = useWords();
   const input = useRef<HTMLInputElement>(null);
-  useEffect(() => input.current?.select(), []);
-  const finish = () => {
+  const isDone = useRef(false); // leaving the field after Enter or Escape is no second answer
+  useEffect(() => {
+    input.current?.focus();
+    input.current?.select();
+  }, []);
+  const finish = (isWanted: boolean) => {
+    if (isDone.current) return;
+    isDone.current = true;
     const next = input.current?.value.trim() ?? "";
-    onDone(next && next !== title ? next : null);
+    onDone(isWanted && next && next !== title ? next : null);
   };
   return (
     <input
-      ref={input} class="rename" type="text" defaultValue={title} maxLength={60} aria-label={words.rename} onBlur={finish}
+      ref={input} class="rename" type="text" defaultValue={title} maxLength={60} aria-label={words.rename} onBlur={() => finish(true)}
       onKeyDown={(event) => {
-        if (event.key === "Enter") finish();
-        if (event.key === "Escape") { event.stopPropagation(); onDone(null); }
+        if (event.key === "Enter") finish(true);
+        if (event.key === "Escape") { event.stopPropagation(); finish(false); }
       }}
     />
   );

@@ -35,7 +35,7 @@ export function Sources({ turn }: { turn: Turn }) {
           <li key={page.number} id={nameOf(turn, page.number)} value={page.number} tabIndex={-1}>
             <span class="source-number" aria-hidden="true">{page.number}</span>
             <div>
-              <strong><Link href={page.source}>{page.title}</Link></strong>
+              <strong><Link href={page.source}>{page.title}</Link></strong>{" "}
               <span class="host">{safeLink(page.source)?.host ?? page.source}</span>
               <p>{page.text}</p>
             </div>
