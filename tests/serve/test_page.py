@@ -347,6 +347,17 @@ async def test_nothing_that_reaches_the_page_becomes_markup(
         await finished(page.locator(".exchange").last)
 
 
+async def test_text_that_is_nested_too_deeply_is_shown_as_it_is(
+    page: Any, service: Service
+) -> None:
+    service.engine.script |= {"inner_thoughts": " None", "commands": " None", "moss": ">" * 2900}
+    exchange = await asked(page, "Quote")
+    assert len(await exchange.locator(".reply").inner_text()) in (0, 2900)
+    service.engine.script["moss"] = " Fine."
+    await asked(page, "And now?")
+    await page.locator(".reply", has_text="Fine.").wait_for()
+
+
 async def test_consent_is_none_until_given_and_travels_with_each_turn(
     page: Any, service: Service
 ) -> None:

@@ -2,7 +2,7 @@
 // nodes one by one, HTML inside the text stays text, and addresses pass an allow list.
 
 import { Marked, type Token, type TokenizerAndRendererExtension, type Tokens } from "marked";
-import { createContext, type ComponentChildren, type VNode } from "preact";
+import { Component, createContext, type ComponentChildren, type VNode } from "preact";
 import { useContext, useMemo } from "preact/hooks";
 import { Code } from "./code";
 import { Maths } from "./maths";
@@ -26,7 +26,10 @@ const citation: TokenizerAndRendererExtension = {
 const displayMaths: TokenizerAndRendererExtension = {
   name: "displayMaths",
   level: "block",
-  start: (source) => /\$\$|\\\[/.exec(source)?.index,
+  start(source) {
+    const line = /\n(?:\$\$|\\\[)/.exec(source);
+    return line ? line.index + 1 : undefined;
+  },
   tokenizer(source) {
     const match = /^(?:\$\$([^$]+?)\$\$|\\\[([\s\S]+?)\\\])[ \t]*(?:\n|$)/.exec(source);
     return match ? { type: "maths", raw: match[0], text: match[1] ?? match[2] ?? "", isDisplay: true } : undefined;
@@ -50,7 +53,23 @@ const inlineMaths: TokenizerAndRendererExtension = {
 const marked = new Marked({ gfm: true, breaks: true });
 marked.use({ extensions: [citation, displayMaths, inlineMaths] });
 
-export function Markdown({ text, cite }: { text: string; cite: Cite }) {
+type MarkdownProps = { text: string; cite: Cite };
+
+/** Markdown, or the plain text where it is nested so deeply that it cannot be drawn. */
+export class Markdown extends Component<MarkdownProps, { tooDeep: string | null }> {
+  override state = { tooDeep: null };
+
+  override componentDidCatch(): void {
+    this.setState({ tooDeep: this.props.text });
+  }
+
+  override render({ text, cite }: MarkdownProps): VNode {
+    if (this.state.tooDeep === text) return <div class="prose is-plain" dir="auto">{text}</div>;
+    return <Drawn text={text} cite={cite} />;
+  }
+}
+
+function Drawn({ text, cite }: MarkdownProps) {
   const tokens = useMemo(() => marked.lexer(text), [text]);
   return (
     <CiteContext.Provider value={cite}>
