@@ -66,7 +66,8 @@ def deploy(config: ServeChatConfig, checkpoint: Checkpoint) -> str:
     max_positions = _max_positions(checkpoint.folder)
     deadline = time.monotonic() + config.start_timeout_s
     address = _start_proxy(config)
-    database = store_url(config.database or "", os.environ)
+    assert config.database is not None, "it was made absolute"
+    database = store_url(config.database, os.environ)
     application = _application(config, checkpoint, keys, max_positions, database)
     ray_serve.run_many(
         [ray_serve.RunTarget(application, name=config.app_name, route_prefix="/")],

@@ -133,7 +133,7 @@ class Database:
                 connection.exec_driver_sql("SET statement_timeout = 0")
                 for table in Base.metadata.sorted_tables:
                     connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
-                connection.exec_driver_sql("CHECKPOINT")
+                connection.invalidate()  # the pool's other connections have a timeout
         self.empty_log()
 
     def close(self) -> None:
@@ -173,7 +173,7 @@ def _sqlite_engine(url: URL) -> Engine:
 def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     """Per connection; write-ahead logging stays on in the file (`serve.store.migrate`)."""
     connection.isolation_level = None  # the driver would begin late and commit before DDL
-    for pragma in ("foreign_keys=ON", "secure_delete=ON", "synchronous=NORMAL"):
+    for pragma in ("foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from jobs import collect_prompts
+from jobs.entry import EXIT_CONFIG
 from moss import storage
 from moss.collection import clean
 from moss.config.synthesis import CollectPromptsConfig, DedupConfig
-from moss.errors import ConfigError, DataError
+from moss.errors import DataError
 from moss.forgetting import EXPORT, runs_made_from, taken_back
-from moss.lineage import Run
+from moss.lineage import Run, is_finished
 from moss.served_prompts import forgotten_rows, read_served_prompts
 from moss.synthesis_inputs import load_served_prompts
 from serve.store import Store
@@ -55,7 +57,9 @@ def test_only_consented_text_leaves_the_store_oldest_first(store: Store, source:
 def test_deleted_and_withdrawn_turns_are_left_out_of_later_exports(
     store: Store, source: str
 ) -> None:
-    before = {row["text"]: row["id"] for row in self_rows(store, source)}
+    ask(store, "kept")
+    ask(store, "withdrawn", owner="bob")
+    before = {row["text"]: row["id"] for row in read_served_prompts(source)}
     deleted, _ = ask(store, "to delete")
     exported = {row["text"]: str(row["id"]) for row in read_served_prompts(source)}
     assert forgotten_rows(source) == set()
@@ -64,12 +68,6 @@ def test_deleted_and_withdrawn_turns_are_left_out_of_later_exports(
     assert texts(source) == ["kept", ""]
     assert forgotten_rows(source) == {exported["to delete"], exported["withdrawn"]}
     assert exported["kept"] == before["kept"]
-
-
-def self_rows(store: Store, source: str) -> list[dict[str, object]]:
-    ask(store, "kept")
-    ask(store, "withdrawn", owner="bob")
-    return [dict(row) for row in read_served_prompts(source)]
 
 
 def test_a_turn_that_a_backup_brings_back_stays_deleted(
@@ -95,7 +93,7 @@ def test_asking_again_for_another_answer_is_no_second_wish(store: Store, source:
 
 
 def test_a_finished_export_tells_what_was_taken_back_and_who_read_it(
-    store: Store, source: str, tmp_path: Path
+    store: Store, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ask(store, "kept")
     deleted, _ = ask(store, "taken back")
@@ -115,8 +113,25 @@ def test_a_finished_export_tells_what_was_taken_back_and_who_read_it(
             storage.write_text(run.path("out.txt"), run_id)
             run.finish(outputs=["out.txt"], counts={})
     assert runs_made_from(workspace, "collected") == ["conversations", "prompts"]
-    with pytest.raises(ConfigError, match="no store"):
-        taken_back(config.model_copy(update={"source": "prompts.parquet"}))
+
+    collect_prompts._purge(config)
+    said = capsys.readouterr().out
+    assert "1 exported prompts were taken back" in said
+    assert "conversations, prompts; run them with --restart" in said
+    assert not is_finished(storage.join(workspace, "collected"))
+    export(config)
+    collect_prompts._purge(config)
+    assert "no exported prompt was taken back" in capsys.readouterr().out
+    assert is_finished(storage.join(workspace, "collected"))
+
+
+def test_only_a_store_says_what_was_taken_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--purge", "--workspace", str(tmp_path), "--set", "source=prompts.parquet"]
+    assert collect_prompts.main(flags) == EXIT_CONFIG
+    assert "no store of the chat service" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def export(config: CollectPromptsConfig) -> None:
