@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
@@ -20,8 +18,9 @@ from serve.chat_model import generate_one_token
 from serve.conversation import TurnEvent, TurnFinished, TurnOutcome, walk_turn
 from serve.engines import CountedEngine, Engine, TokenCount
 from serve.errors import ApiError
-from serve.schemas import ChatRequest, Message
-from serve.store import Store, StoredTurn
+from serve.keeping import Kept, keep_turn, stored_turn
+from serve.schemas import ChatRequest, Message, StoreOptions
+from serve.store import Store
 
 _READY_FOR_S = 10.0
 _READY_TIMEOUT_S = 20.0
@@ -46,14 +45,6 @@ class PreparedTurn:
     """History; its meta-instruction carries the effective switches."""
     user_text: str
     config: TurnConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Where a stored turn lies."""
-
-    conversation_id: str
-    turn_id: str
 
 
 class ChatService:
@@ -111,6 +102,7 @@ class ChatService:
         Raises:
             ApiError: 400, 403 or 404, naming the field.
             DataError: no such stored conversation.
+            StoreUnavailableError: the turn is to be kept, and the database does not answer.
         """
         self.check_model(request.model or self.model.name, key)
         if len(request.messages) > self.config.http.max_messages:
@@ -132,10 +124,26 @@ class ChatService:
         meta = self._meta(request, key)
         turns, user_text = turns_of(request.messages, self.config.http.max_message_chars)
         stored = request.moss.store
-        if stored is not None and stored.conversation_id is not None:
-            rows = self.store.turns(owner, stored.conversation_id, before=stored.replace_turn)
-            turns = tuple(Conversation.from_json(row.sections).turns[0] for row in rows)
+        if stored is not None:
+            history = self._stored_history(stored, owner)
+            turns = turns if history is None else history
         return PreparedTurn(Conversation(meta, turns), user_text, self._turn_config(request))
+
+    def _stored_history(self, stored: StoreOptions, owner: str) -> tuple[Turn, ...] | None:
+        """Earlier turns of a stored conversation, None for a new one.
+
+        What could not be kept later is refused here, before tokens are spent on it.
+        """
+        if stored.conversation_id is not None:
+            rows = self.store.turns(owner, stored.conversation_id, before=stored.replace_turn)
+            return tuple(Conversation.from_json(row.sections).turns[0] for row in rows)
+        if stored.replace_turn is not None:
+            raise ApiError(
+                400, "replace_turn needs the conversation_id of its turn",
+                code="missing_conversation", param="moss.store.replace_turn",
+            )  # fmt: skip
+        self.store.check()
+        return None
 
     def _meta(self, request: ChatRequest, key: ApiKeyConfig) -> MetaInstruction:
         """Effective switches.
@@ -220,29 +228,15 @@ class ChatService:
     async def keep(
         self, request: ChatRequest, owner: str, prepared: PreparedTurn, outcome: TurnOutcome
     ) -> Kept | None:
-        """Store a finished turn if the request asks for it."""
+        """Store a finished turn if the request asks for it; see `serve.keeping` for errors."""
         options = request.moss.store
         if options is None:
             return None
-        alone = Conversation(prepared.conversation.meta, (outcome.turn,))
-        extras = {
-            "references": [
-                {"number": number, "title": page.title, "text": page.text, "source": page.source}
-                for call in outcome.calls
-                for number, page in enumerate(call.output.references, start=call.first_reference)
-            ],
-            "images": [image for call in outcome.calls for image in call.output.images],
-        }
-        turn = StoredTurn(
-            prompt=prepared.user_text, sections=alone.to_json(), model=self.model.name,
-            model_version=self.model.version, consent=options.consent,
-            extras=json.dumps(extras, ensure_ascii=False),
+        turn = stored_turn(
+            prepared.conversation.meta, prepared.user_text, outcome, options,
+            model=self.model.name, model_version=self.model.version,
         )  # fmt: skip
-        ids = await asyncio.to_thread(
-            self.store.add_turn, owner, options.conversation_id, turn,
-            replaces=options.replace_turn,
-        )  # fmt: skip
-        return Kept(*ids)
+        return await keep_turn(self.store, owner, turn, options)
 
     async def check_ready(self) -> None:
         """Prove that a token was generated lately, by generating one if need be.

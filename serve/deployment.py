@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ray import serve as ray_serve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
+from sqlalchemy.engine import URL
 
 from moss.chat_rendering import ChatRenderer
 from moss.config.serve import ServeChatConfig
@@ -27,6 +29,7 @@ from serve.auth import ApiKeys
 from serve.chat_model import ChatModel, RemoteEngine
 from serve.chat_service import ChatService, ServedModel
 from serve.store import Store
+from serve.store.database import store_url
 from serve.tool_workers import RemoteTool, ToolWorker
 
 ENGINE = "ChatModel"
@@ -63,7 +66,9 @@ def deploy(config: ServeChatConfig, checkpoint: Checkpoint) -> str:
     max_positions = _max_positions(checkpoint.folder)
     deadline = time.monotonic() + config.start_timeout_s
     address = _start_proxy(config)
-    application = _application(config, checkpoint, keys, max_positions)
+    assert config.database is not None, "it was made absolute"
+    database = store_url(config.database, os.environ)
+    application = _application(config, checkpoint, keys, max_positions, database)
     ray_serve.run_many(
         [ray_serve.RunTarget(application, name=config.app_name, route_prefix="/")],
         wait_for_applications_running=False,
@@ -83,10 +88,12 @@ def _with_absolute_paths(config: ServeChatConfig) -> ServeChatConfig:
     images = config.tools.text_to_image.image_folder or join(config.workspace, "images")
     drawing = config.tools.text_to_image.model_copy(update={"image_folder": absolute(images)})
     database = config.database or join(config.workspace, "chat-store", "chat.sqlite")
+    if "://" not in database:
+        database = absolute(database)
     return config.model_copy(
         update={
             "tools": config.tools.model_copy(update={"text_to_image": drawing}),
-            "database": absolute(database),
+            "database": database,
         }
     )
 
@@ -129,7 +136,11 @@ def _free_port(host: str) -> int:
 
 
 def _application(
-    config: ServeChatConfig, checkpoint: Checkpoint, keys: ApiKeys, max_positions: int
+    config: ServeChatConfig,
+    checkpoint: Checkpoint,
+    keys: ApiKeys,
+    max_positions: int,
+    database: URL,
 ) -> ray_serve.Application:
     engine = config.engine
     model = ray_serve.deployment(
@@ -151,7 +162,7 @@ def _application(
     ]
 
     def build() -> FastAPI:
-        return _build_edge(config, checkpoint, keys, max_positions)
+        return _build_edge(config, checkpoint, keys, max_positions, database)
 
     edge = ray_serve.deployment(
         name=EDGE,
@@ -167,7 +178,11 @@ def _tool_deployment(name: ToolName) -> str:
 
 
 def _build_edge(
-    config: ServeChatConfig, checkpoint: Checkpoint, keys: ApiKeys, max_positions: int
+    config: ServeChatConfig,
+    checkpoint: Checkpoint,
+    keys: ApiKeys,
+    max_positions: int,
+    database: URL,
 ) -> FastAPI:
     """Runs in the edge's replica."""
 
@@ -190,7 +205,7 @@ def _build_edge(
         engine=engine,
         tools=tools,
         renderer=ChatRenderer(MossTokenizer.load(checkpoint.folder)),
-        store=Store(f"sqlite:///{config.database}"),
+        store=Store(database),
         model=ServedModel(checkpoint.name, checkpoint.version, created),
         config=config,
     )

@@ -50,8 +50,9 @@ class StoreOptions(BaseModel):
     conversation_id: str | None = Field(None, pattern=_ID)
     """Continue this conversation; its stored turns are the history, `messages` adds the last."""
     replace_turn: str | None = Field(None, pattern=_ID)
-    """Regenerate from this turn on."""
+    """Answer beside this turn (regenerate, edit); it stays, as another branch."""
     consent: Consent = "none"
+    """What may be collected; never more than the last decision that PUT /app/consent recorded."""
 
 
 class MossOptions(BaseModel):
@@ -95,3 +96,6 @@ class RatingRequest(BaseModel):
 
     rating: Literal[-1, 0, 1]
     reason: str = Field("", max_length=2_000)
+    """Why, such as one of the page's choices."""
+    comment: str = Field("", max_length=4_000)
+    """In the user's own words."""

@@ -116,7 +116,12 @@ class ServeChatConfig(StageConfig):
     turn: TurnConfig = TurnConfig()
     http: HttpConfig = HttpConfig()
     database: str | None = None
-    """SQLite file; None is `chat-store/chat.sqlite` in the workspace, which outlives the run."""
+    """SQLite file, or `postgresql://user@host/name` (its password in `PGPASSWORD` where the job
+    starts, or in the replica's `~/.pgpass`); None is `chat-store/chat.sqlite` in the workspace,
+    which outlives the run."""
+    retention_days: float | None = Field(None, gt=0)
+    """Delete conversations that nobody added to for so long, once a day; None keeps them until
+    their users delete them."""
     start_timeout_s: float = Field(900.0, gt=0)
 
     @model_validator(mode="after")
