@@ -55,10 +55,14 @@ class ImportedConversation(BaseModel):
     """A conversation of an import."""
 
     title: str = Field("", max_length=500)
-    turns: list[ImportedTurnBody] = Field(min_length=1, max_length=_MAX_IMPORTED_TURNS)
+    turns: list[ImportedTurnBody] = Field(
+        min_length=1, max_length=_MAX_IMPORTED_TURNS, fail_fast=True
+    )
 
 
 class ImportRequest(BaseModel):
     """Body of POST /app/import: an export, or a part of one."""
 
-    conversations: list[ImportedConversation] = Field(min_length=1, max_length=1_000)
+    conversations: list[ImportedConversation] = Field(
+        min_length=1, max_length=1_000, fail_fast=True
+    )

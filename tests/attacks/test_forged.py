@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from moss.chat import HEADERS
 from moss.chat_rendering import ChatRenderer
 from moss.config.serve import HttpConfig, ServeChatConfig, TurnConfig
 from moss.tokenizer import add_controls, train_bpe
@@ -125,6 +126,12 @@ def controls(renderer: ChatRenderer, ids: list[int]) -> list[int]:
     return [token for token in ids if token in known]
 
 
+def headers(renderer: ChatRenderer, ids: list[int]) -> list[int]:
+    """How often each section's header stands there: the `text` style has no token for them."""
+    text = renderer.tokenizer.decode(ids)
+    return [text.count(header) for header in HEADERS.values()]
+
+
 Run = Callable[[str, str], tuple[ScriptedEngine, dict[ToolName, SpyTool]]]
 
 
@@ -140,6 +147,7 @@ def test_no_control_token_comes_from_text(
     assert len(attacked.prompts) == len(harmless.prompts) == 3
     for got, expected in zip(attacked.prompts, harmless.prompts, strict=True):
         assert controls(renderer, got) == controls(renderer, expected)
+        assert headers(renderer, got) == headers(renderer, expected)
     assert tools["calculator"].asked == ["1+1"]
     assert tools["web_search"].asked == []
 

@@ -111,6 +111,35 @@ def test_wrong_types_are_refused_naming_the_field(target: Target, case: str) -> 
             assert param.startswith(case.split(".")[0]), (value, param)
 
 
+IMPORTS: dict[str, tuple[bytes, int]] = {
+    "a million conversations": (many("1", '{"conversations":[%s]}'), 400),
+    "a million empty conversations": (many('{"turns":[]}', '{"conversations":[%s]}'), 400),
+    "a million turns": (many("1", '{"conversations":[{"turns":[%s]}]}'), 400),
+    "a million wrong turns": (many("{}", '{"conversations":[{"turns":[%s]}]}'), 400),
+    "a million keys": (b"{" + many('"a":1')[:-1] + b"1}", 400),
+    "too many turns": (many('{"human":"x"}', '{"conversations":[{"turns":[%s]}]}'), 400),
+    "a parent that is itself": (
+        b'{"conversations":[{"turns":[{"human":"x","id":"a","parent_id":"a"}]}]}', 400),
+    "parents in a circle": (
+        b'{"conversations":[{"turns":[{"human":"x","id":"a","parent_id":"b"},'
+        b'{"human":"y","id":"b","parent_id":"a"}]}]}', 400),
+    "nested deeply": (b'{"conversations":' + b"[" * 100_000, 400),
+}  # fmt: skip
+
+
+@attack("hostile imports", IMPORTS)
+def test_hostile_imports_are_refused_in_form_and_in_time(
+    target: Target, case: tuple[bytes, int]
+) -> None:
+    content, status = case
+    before = target.process.memory_info().rss
+    started = time.monotonic()
+    with target.client() as client:
+        assert_in_form(client.post("/app/import", content=content, headers=JSON), status)
+    assert time.monotonic() - started < IN_TIME_S
+    assert target.process.memory_info().rss - before < 64 << 20
+
+
 NUMBERS = {
     "NaN": b"NaN", "infinity": b"Infinity", "minus infinity": b"-Infinity", "1e999": b"1e999",
     "minus one": b"-1", "two to the 70": b"1180591620717411303424", "a half": b"0.5e400",
