@@ -10,13 +10,15 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo stop test check clean-runs
+.PHONY: help setup demo stop test check web screenshot clean-runs
 
 help:
 	@echo "make demo        the whole road at '$(SIZE)' size, then a chat page (SIZE=tiny)"
 	@echo "make stop        end exactly what 'make demo' started"
 	@echo "make test        all tests; needs no network"
 	@echo "make check       format, lint, types, import contracts, module and function sizes"
+	@echo "make web         builds the chat page (serve/web) with Node; the built files are in the repository"
+	@echo "make screenshot  the README's picture of the chat page, from the service at URL"
 	@echo "make clean-runs  delete runs/ (datasets, checkpoints, reports)"
 
 setup: $(STAMP)
@@ -37,6 +39,13 @@ test: $(STAMP)
 
 check: $(STAMP)
 	@.ci/check
+
+web:
+	@command -v npm >/dev/null || { echo "web: npm is missing (Node 20 or newer)" >&2; exit 1; }
+	@cd serve/web && npm install --no-package-lock && npm run build
+
+screenshot: $(STAMP)
+	@$(PYTHON) docs/screenshot.py --url $(or $(URL),$(error give the address that make demo printed: make screenshot URL=http://...))
 
 clean-runs:
 	@if [ -x $(PYTHON) ] && [ -d runs ]; then $(PYTHON) -m jobs.run_road --stop --config $(SIZE) || true; fi

@@ -20,7 +20,7 @@ def collect_prompts(
     """Served prompts to seeds (section 6).
 
     Args:
-        served: rows of `moss.collection.read_served_prompts`; None simulates visitors.
+        served: rows of `moss.served_prompts.read_served_prompts`; None simulates visitors.
     """
     counts: dict[str, dict[str, int]] = {}
     rows_in: dict[str, int] = {}

@@ -14,8 +14,10 @@ from serve.chat_service import ChatService
 from serve.edge import Edge
 from serve.errors import add_error_handlers
 from serve.gate import KeyGate
+from serve.history_routes import history_router
 from serve.key_limits import KeyLimits
-from serve.page_routes import history_router, page_router
+from serve.page_routes import page_router
+from serve.retention import daily_purge
 
 
 def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
@@ -23,7 +25,8 @@ def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with daily_purge(service):
+            yield
         service.store.close()
         await close_tools(service.tools)
 
@@ -35,6 +38,6 @@ def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
     app.include_router(page_router(service, keys))
     app.include_router(history_router(service))
     add_error_handlers(app)
-    app.add_middleware(Edge, max_body_bytes=service.config.http.max_body_bytes)
+    app.add_middleware(Edge, config=service.config.http, needs_key=keys.required)
     app.add_middleware(KeyGate, keys=keys, limits=limits)  # outermost, so that no answer escapes it
     return app

@@ -47,6 +47,11 @@ class ChatModel:
         self._engine = build_engine(folder, config)
         self._made_token_at = 0.0
         self._num_streams = 0
+        self._num_made = 0
+
+    def num_made(self) -> int:
+        """Tokens made since the start; a watcher sees by it that generation has stopped."""
+        return self._num_made
 
     def max_positions(self) -> int:
         """Tokens that prompt and answer may have together."""
@@ -67,6 +72,7 @@ class ChatModel:
     async def _noted(self, deltas: AsyncGenerator[TokenDelta]) -> AsyncGenerator[TokenDelta]:
         async for delta in deltas:
             self._made_token_at = time.monotonic()
+            self._num_made += len(delta.ids)
             yield delta
 
     def _between_s(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
@@ -19,9 +18,10 @@ from serve.chat_model import generate_one_token
 from serve.conversation import TurnEvent, TurnFinished, TurnOutcome, walk_turn
 from serve.engines import CountedEngine, TokenCount
 from serve.errors import ApiError
+from serve.keeping import Kept, keep_turn, stored_turn
 from serve.model_router import ModelRoute, ModelRouter
-from serve.schemas import ChatRequest, Message
-from serve.store import Store, StoredTurn
+from serve.schemas import ChatRequest, Message, StoreOptions
+from serve.store import Store
 
 _READY_FOR_S = 10.0
 _READY_TIMEOUT_S = 20.0
@@ -37,14 +37,6 @@ class PreparedTurn:
     """History; its meta-instruction carries the effective switches."""
     user_text: str
     config: TurnConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Where a stored turn lies."""
-
-    conversation_id: str
-    turn_id: str
 
 
 class ChatService:
@@ -64,6 +56,7 @@ class ChatService:
         self.tools = tools
         self._num_ongoing = 0
         self._ready_at = float("-inf")
+        self._proving = asyncio.Lock()
 
     def offered_tools(self, key: ApiKeyConfig | None) -> list[dict[str, object]]:
         """Tools that requests may have on, within the scope of a key if one is given."""
@@ -80,6 +73,7 @@ class ChatService:
         Raises:
             ApiError: 400, 403 or 404, naming the field.
             DataError: no such stored conversation.
+            StoreUnavailableError: the turn is to be kept, and the database does not answer.
         """
         model = self.models.find(request.model, owner, key)
         if len(request.messages) > self.config.http.max_messages:
@@ -88,9 +82,9 @@ class ChatService:
                 400, f"at most {limit} messages", code="too_many_messages", param="messages"
             )
         texts = [message.text for message in request.messages]
-        if not all(map(_is_unicode, texts)):
+        if not all(map(_is_text, texts)):
             raise ApiError(
-                400, "a message holds a lone surrogate, which is no character",
+                400, "a message holds a lone surrogate or a NUL, which no text has",
                 code="invalid_unicode", param="messages",
             )  # fmt: skip
         if max(map(len, texts)) > self.config.http.max_message_chars:
@@ -99,13 +93,29 @@ class ChatService:
                 code="message_too_long", param="messages",
             )  # fmt: skip
         meta = self._meta(request, key, model)
-        turns, user_text = turns_of(request.messages)
+        turns, user_text = turns_of(request.messages, self.config.http.max_message_chars)
         stored = request.moss.store
-        if stored is not None and stored.conversation_id is not None:
-            rows = self.store.turns(owner, stored.conversation_id, before=stored.replace_turn)
-            turns = tuple(Conversation.from_json(row.sections).turns[0] for row in rows)
+        if stored is not None:
+            history = self._stored_history(stored, owner)
+            turns = turns if history is None else history
         turn = self._turn_config(request, model)
         return PreparedTurn(model, Conversation(meta, turns), user_text, turn)
+
+    def _stored_history(self, stored: StoreOptions, owner: str) -> tuple[Turn, ...] | None:
+        """Earlier turns of a stored conversation, None for a new one.
+
+        What could not be kept later is refused here, before tokens are spent on it.
+        """
+        if stored.conversation_id is not None:
+            rows = self.store.turns(owner, stored.conversation_id, before=stored.replace_turn)
+            return tuple(Conversation.from_json(row.sections).turns[0] for row in rows)
+        if stored.replace_turn is not None:
+            raise ApiError(
+                400, "replace_turn needs the conversation_id of its turn",
+                code="missing_conversation", param="moss.store.replace_turn",
+            )  # fmt: skip
+        self.store.check()
+        return None
 
     def _meta(self, request: ChatRequest, key: ApiKeyConfig, model: ModelRoute) -> MetaInstruction:
         """Effective switches.
@@ -190,29 +200,16 @@ class ChatService:
     async def keep(
         self, request: ChatRequest, owner: str, prepared: PreparedTurn, outcome: TurnOutcome
     ) -> Kept | None:
-        """Store a finished turn if the request asks for it."""
+        """Store a finished turn if the request asks for it; see `serve.keeping` for errors."""
         options = request.moss.store
         if options is None:
             return None
-        alone = Conversation(prepared.conversation.meta, (outcome.turn,))
-        extras = {
-            "references": [
-                {"number": number, "title": page.title, "text": page.text, "source": page.source}
-                for call in outcome.calls
-                for number, page in enumerate(call.output.references, start=call.first_reference)
-            ],
-            "images": [image for call in outcome.calls for image in call.output.images],
-        }
-        turn = StoredTurn(
-            prompt=prepared.user_text, sections=alone.to_json(), consent=options.consent,
-            model=prepared.model.served.name, model_version=prepared.model.served.version,
-            extras=json.dumps(extras, ensure_ascii=False),
+        served = prepared.model.served
+        turn = stored_turn(
+            prepared.conversation.meta, prepared.user_text, outcome, options,
+            model=served.name, model_version=served.version,
         )  # fmt: skip
-        ids = await asyncio.to_thread(
-            self.store.add_turn, owner, options.conversation_id, turn,
-            replaces=options.replace_turn,
-        )  # fmt: skip
-        return Kept(*ids)
+        return await keep_turn(self.store, owner, turn, options)
 
     async def check_ready(self) -> None:
         """Prove that a token was generated lately, by generating one of each model if need be.
@@ -220,30 +217,38 @@ class ChatService:
         Raises:
             WaitTimeoutError: an engine makes none.
         """
-        if time.monotonic() - self._ready_at > _READY_FOR_S:
-            for route in self.models.routes:
-                await generate_one_token(route.engine, timeout_s=_READY_TIMEOUT_S)
-            self._ready_at = time.monotonic()
+        async with self._proving:  # a flood of askers, who need no key, costs one generation
+            if time.monotonic() - self._ready_at > _READY_FOR_S:
+                for route in self.models.routes:
+                    await generate_one_token(route.engine, timeout_s=_READY_TIMEOUT_S)
+                self._ready_at = time.monotonic()
 
 
-def _is_unicode(text: str) -> bool:
+def _is_text(text: str) -> bool:
+    """Whether every database and tokenizer takes it; PostgreSQL refuses NUL."""
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return "\0" not in text
 
 
-def turns_of(messages: list[Message]) -> tuple[tuple[Turn, ...], str]:
+def turns_of(messages: list[Message], max_system_chars: int) -> tuple[tuple[Turn, ...], str]:
     """Client messages as earlier turns and the text to answer.
 
     The format has no system section: system text stands before the first user message. Assistant
     messages become replies without tool sections, for a client's word on tools is not trusted.
 
     Raises:
-        ApiError: 400, the last message is not the user's, or the roles do not alternate.
+        ApiError: 400, the last message is not the user's, the roles do not alternate, or the
+            system messages have more than `max_system_chars` together.
     """
     system = "\n".join(item.text for item in messages if item.role in ("system", "developer"))
+    if len(system) > max_system_chars:
+        raise ApiError(
+            400, f"system messages have at most {max_system_chars} characters together",
+            code="message_too_long", param="messages",
+        )  # fmt: skip
     talk = [item for item in messages if item.role in ("user", "assistant")]
     expected = ["user", "assistant"] * (len(talk) // 2 + 1)
     if len(talk) % 2 == 0 or [item.role for item in talk] != expected[: len(talk)]:

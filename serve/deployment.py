@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ApplicationStatus
+from sqlalchemy.engine import URL
 
 from moss.config.serve import ServeChatConfig
 from moss.errors import ConfigError, ResourceError, WaitTimeoutError
@@ -26,6 +28,7 @@ from serve.edge_replica import (
     tool_deployment,
     watched_release,
 )
+from serve.store.database import store_url
 from serve.tool_workers import ToolWorker
 
 EDGE = "ChatEdge"
@@ -56,7 +59,9 @@ def deploy(config: ServeChatConfig, checkpoints: Sequence[Checkpoint]) -> str:
     max_positions = [_max_positions(checkpoint.folder) for checkpoint in checkpoints]
     deadline = time.monotonic() + config.start_timeout_s
     address = _start_proxy(config)
-    application = _application(config, checkpoints, keys, max_positions)
+    assert config.database is not None, "it was made absolute"
+    database = store_url(config.database, os.environ)
+    application = _application(config, checkpoints, keys, max_positions, database)
     ray_serve.run_many(
         [ray_serve.RunTarget(application, name=config.app_name, route_prefix="/")],
         wait_for_applications_running=False,
@@ -77,11 +82,13 @@ def _with_absolute_paths(config: ServeChatConfig) -> ServeChatConfig:
     drawing = config.tools.text_to_image.model_copy(update={"image_folder": absolute(images)})
     database = config.database or join(config.workspace, "chat-store", "chat.sqlite")
     release = config.release_file and absolute(config.release_file)
+    if "://" not in database:
+        database = absolute(database)
     return config.model_copy(
         update={
             "release_file": release,
             "tools": config.tools.model_copy(update={"text_to_image": drawing}),
-            "database": absolute(database),
+            "database": database,
         }
     )
 
@@ -128,6 +135,7 @@ def _application(
     checkpoints: Sequence[Checkpoint],
     keys: ApiKeys,
     max_positions: Sequence[int],
+    database: URL,
 ) -> ray_serve.Application:
     engine = config.engine
     models = [
@@ -154,7 +162,7 @@ def _application(
     ]
 
     def build() -> FastAPI:
-        return build_edge(config, checkpoints, keys, max_positions)
+        return build_edge(config, checkpoints, keys, max_positions, database)
 
     edge = ray_serve.deployment(
         name=EDGE,

@@ -2,28 +2,37 @@
 
 Ray Serve obeys `x-request-disconnect-disabled` (keep running after the client left) and
 `x-request-timeout-seconds` (override the server's timeout) from any client; a request that carries
-them is refused at once, which takes their effect away. It has no body limit of its own.
+them is refused at once, which takes their effect away. It has no body limit of its own, and waits
+for ever for a client that stops sending or stops reading.
 """
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import re
 import uuid
+from collections.abc import Collection
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moss.config.serve import HttpConfig
 from serve.errors import ApiError, as_api_error
+from serve.gate import refuse_without_key
 
 STEERING_HEADERS: Final = (
     "x-request-disconnect-disabled",
     "x-request-timeout-seconds",
     "x-session-id",
-    "serve_multiplexed_model_id",
+    "serve-multiplexed-model-id",
 )
+"""Ray Serve takes `_` for `-` in some of them, so each is refused in both spellings."""
 _STEERING_PREFIX: Final = "x-serve-"
+_MAX_LENGTH_DIGITS: Final = 15
+"""Of `content-length`; int() of an endless number takes endless time."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -40,9 +49,10 @@ _SECURITY_HEADERS: Final = {
 class Edge:
     """Wraps the application; refuses before parsing, and answers for what failed inside."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, config: HttpConfig, needs_key: bool) -> None:
         self._app = app
-        self._max_body_bytes = max_body_bytes
+        self._config = config
+        self._checks_host = config.is_loopback and not needs_key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
@@ -63,12 +73,18 @@ class Edge:
                 answer["x-request-id"] = request_id
                 for name, value in _SECURITY_HEADERS.items():
                     answer.setdefault(name, value)
-            await send(message)
+            # A client that stops reading would hold its place among `max_ongoing` for ever.
+            async with asyncio.timeout(self._config.write_timeout_s):
+                await send(message)
 
         try:
             _refuse_steering(headers)
+            if self._checks_host:
+                _refuse_foreign_host(headers, self._config.allowed_hosts)
             _refuse_foreign_origin(scope["method"], headers)
-            body = await _read_body(receive, headers, self._max_body_bytes)
+            refuse_without_key(scope)
+            _refuse_other_types(headers)
+            body = await _read_body(receive, headers, self._config)
             await self._app(scope, body, send_with_headers)
         except Exception as error:
             if started:  # no second answer can be sent
@@ -78,8 +94,35 @@ class Edge:
 
 def _refuse_steering(headers: Headers) -> None:
     for name in headers:
-        if name in STEERING_HEADERS or name.startswith(_STEERING_PREFIX):
+        spelled = name.replace("_", "-")
+        if spelled in STEERING_HEADERS or spelled.startswith(_STEERING_PREFIX):
             raise ApiError(400, f"the header {name} is not accepted", code="header_not_accepted")
+
+
+def _refuse_foreign_host(headers: Headers, allowed: Collection[str]) -> None:
+    """Refuse names that the owner of another site can make point here.
+
+    Addresses, single words, `.localhost` and `.test` are no names of sites (RFC 6761).
+    """
+    host = headers.get("host", "")
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        is_local = "." not in name or name.endswith((".localhost", ".test")) or _is_address(name)
+    except ValueError:  # not a host
+        name, is_local = "", False
+    if "@" in host or not (is_local or name in allowed):
+        raise ApiError(
+            403, "this service has no API keys and is not known by that name; list it in "
+            "http.allowed_hosts", code="bad_host",
+        )  # fmt: skip
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_foreign_origin(method: str, headers: Headers) -> None:
@@ -87,32 +130,61 @@ def _refuse_foreign_origin(method: str, headers: Headers) -> None:
     origin = headers.get("origin")
     if method in ("GET", "HEAD", "OPTIONS") or origin is None:
         return
-    if urlsplit(origin).netloc != headers.get("host"):
+    try:
+        is_own = urlsplit(origin).netloc == headers.get("host")
+    except ValueError:  # not a URL
+        is_own = False
+    if not is_own:
         raise ApiError(403, "requests from pages of other origins are refused", code="bad_origin")
 
 
-async def _read_body(receive: Receive, headers: Headers, max_body_bytes: int) -> Receive:
-    """Read the whole body, at most so many bytes, and hand it to the application in one piece."""
-    too_large = ApiError(
-        413, f"the request body is longer than {max_body_bytes} bytes", code="body_too_large"
-    )
+def _refuse_other_types(headers: Headers) -> None:
+    """Only JSON is read; a form can be sent by a page of another site without asking first."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json":
+        raise ApiError(
+            415, "send JSON, with `Content-Type: application/json`", code="unsupported_media_type"
+        )
+
+
+async def _read_body(receive: Receive, headers: Headers, config: HttpConfig) -> Receive:
+    """Read the whole body, bounded in size and time, and hand it on in one piece."""
     announced = headers.get("content-length", "0")
-    if not announced.isdigit() or int(announced) > max_body_bytes:
-        raise too_large
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            break
-        body += message.get("body", b"")
-        if len(body) > max_body_bytes:
-            raise too_large
-        if not message.get("more_body", False):
-            message = {"type": "http.request", "body": bytes(body), "more_body": False}
-            break
+    if not (announced.isascii() and announced.isdigit()):
+        raise ApiError(400, "content-length is not a number", code="invalid_header")
+    if len(announced) > _MAX_LENGTH_DIGITS or int(announced) > config.max_body_bytes:
+        raise _too_large(config)
+    try:
+        message = await asyncio.wait_for(
+            _collect_body(receive, config), timeout=config.read_timeout_s
+        )
+    except TimeoutError as error:
+        raise ApiError(
+            408, f"the request body did not arrive within {config.read_timeout_s:g} s",
+            code="body_too_slow",
+        ) from error  # fmt: skip
     pending = [message]
 
     async def replay() -> Message:
         return pending.pop() if pending else await receive()
 
     return replay
+
+
+async def _collect_body(receive: Receive, config: HttpConfig) -> Message:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return message
+        body += message.get("body", b"")
+        if len(body) > config.max_body_bytes:
+            raise _too_large(config)
+        if not message.get("more_body", False):
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+
+def _too_large(config: HttpConfig) -> ApiError:
+    return ApiError(
+        413, f"the request body is longer than {config.max_body_bytes} bytes", code="body_too_large"
+    )

@@ -10,6 +10,7 @@ from datetime import datetime
 from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
+from sqlalchemy.engine import URL
 
 from moss.chat_rendering import ChatRenderer
 from moss.config.serve import ServeChatConfig
@@ -58,6 +59,7 @@ def build_edge(
     checkpoints: Sequence[Checkpoint],
     keys: ApiKeys,
     max_positions: Sequence[int],
+    database: URL,
 ) -> FastAPI:
     """The application over handles of the other deployments."""
 
@@ -92,7 +94,7 @@ def build_edge(
             release=watched_release(config, names),
         ),
         tools=tools,
-        store=Store(f"sqlite:///{config.database}"),
+        store=Store(database),
         config=config,
     )
     return build_app(service, keys)

@@ -11,12 +11,15 @@ from starlette.responses import JSONResponse
 
 from moss.errors import DataError, WaitTimeoutError
 from serve.history import ContextLengthError
-from serve.store import NotStoredError
+from serve.store import NotStoredError, StoreUnavailableError
 
+_MAX_PARAM_CHARS = 100
+"""A field's name can be a key of the client's own."""
 _TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     429: "rate_limit_error", 500: "server_error", 503: "server_error", 504: "server_error",
 }  # fmt: skip
+_STORE_RETRY_AFTER_S = 5
 
 
 class ApiError(Exception):
@@ -60,6 +63,10 @@ def as_api_error(error: Exception) -> ApiError:
             return ApiError(400, str(error), code="context_length_exceeded", param="messages")
         case NotStoredError():
             return ApiError(404, str(error), code="not_found")
+        case StoreUnavailableError():
+            return ApiError(
+                503, str(error), code="store_unavailable", retry_after_s=_STORE_RETRY_AFTER_S
+            )
         case DataError():
             return ApiError(400, str(error), code="invalid_value")
         case WaitTimeoutError():
@@ -74,7 +81,8 @@ def add_error_handlers(app: FastAPI) -> None:
     async def validation(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"] if part != "body")
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        param = where.encode("ascii", "replace").decode()[:_MAX_PARAM_CHARS]
         message = f"{param or 'body'}: {first['msg']}"  # never echoes the user's text
         return ApiError(400, message, code="invalid_value", param=param or None).response()
 
@@ -88,5 +96,6 @@ def add_error_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
-    for kind in (ApiError, DataError, WaitTimeoutError):  # any other one is answered by `Edge`
+    # Any other one is answered by `Edge`.
+    for kind in (ApiError, DataError, WaitTimeoutError, StoreUnavailableError):
         app.add_exception_handler(kind, anything)

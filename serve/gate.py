@@ -1,6 +1,12 @@
-"""Who asks: each request's API key, found once, and its limits told with every answer."""
+"""Who asks: each request's API key, found once, and its limits told with every answer.
+
+Every path needs a key unless it is listed here as public, so that a new route cannot be forgotten;
+a request without one is refused before its body is read.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -11,9 +17,29 @@ from serve.auth import ApiKeys
 from serve.errors import ApiError
 from serve.key_limits import KeyLimits
 
+PUBLIC_PATHS: Final = frozenset({"/", "/health", "/ready", "/app/settings"})
+PUBLIC_FOLDERS: Final = ("/static/", "/app/images/")
+"""Below them anyone may read: the page's files, and pictures, which an `<img>` fetches keyless."""
+
+
+def is_public(path: str) -> bool:
+    """Whether a path is answered without a key."""
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDERS)
+
+
+def refuse_without_key(scope: Scope) -> None:
+    """Refuse a private path without a key, as soon as its head is read.
+
+    Raises:
+        ApiError: 401, see `ApiKeys.check`.
+    """
+    found = scope["state"]["api_key"]
+    if isinstance(found, ApiError) and not is_public(scope["path"]):
+        raise found
+
 
 class KeyGate:
-    """ASGI middleware that looks up the key; the routes that need one refuse (`key_of`)."""
+    """ASGI middleware that looks up the key; `refuse_without_key` and the routes refuse."""
 
     def __init__(self, app: ASGIApp, *, keys: ApiKeys, limits: KeyLimits) -> None:
         self._app = app

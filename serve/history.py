@@ -7,6 +7,7 @@ written, results and then thoughts and commands give way before the question doe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from moss.chat import NO_RESULT, Conversation, ToolResult, Turn
@@ -36,16 +37,9 @@ def fit_history(
     def num_tokens(candidate: Conversation) -> int:
         return len(renderer.prompt_ids(candidate, upto, quality))
 
-    turns = list(conversation.turns)
-    fitted = conversation
-    for index, turn in enumerate(turns[:-1]):
-        if num_tokens(fitted) <= max_prompt_tokens:
-            return fitted
-        if turn.results:
-            turns[index] = replace(turn, results=())
-            fitted = replace(conversation, turns=tuple(turns))
-    while num_tokens(fitted) > max_prompt_tokens and len(fitted.turns) > 1:
-        fitted = replace(fitted, turns=fitted.turns[1:])
+    fitted = _first_fitting(
+        _shrunk(conversation), lambda candidate: num_tokens(candidate) <= max_prompt_tokens
+    )
     for shrink in (_without_result_bodies, _without_tools):
         if num_tokens(fitted) > max_prompt_tokens:
             last = shrink(fitted.turns[-1])
@@ -56,6 +50,38 @@ def fit_history(
             "fit beside an answer; shorten it"
         )
     return fitted
+
+
+def _shrunk(conversation: Conversation) -> list[Conversation]:
+    """The conversation, then each step of shrinking its history, down to the last turn alone."""
+    steps = [conversation]
+    turns = list(conversation.turns)
+    for index, turn in enumerate(turns[:-1]):
+        if turn.results:
+            turns[index] = replace(turn, results=())
+            steps.append(replace(conversation, turns=tuple(turns)))
+    steps += [replace(conversation, turns=tuple(turns[n:])) for n in range(1, len(turns))]
+    return steps
+
+
+def _first_fitting(
+    steps: Sequence[Conversation], fits: Callable[[Conversation], bool]
+) -> Conversation:
+    """The first step that fits, else the last one; each step is shorter than the one before.
+
+    Goes up from the short end in doubling strides, then halves: a long history costs as much as
+    the part of it that fits, and not its square.
+    """
+    good, stride = len(steps) - 1, 1
+    bad = good - stride
+    while bad >= 0 and fits(steps[bad]):
+        good, stride = bad, stride * 2
+        bad = good - stride
+    bad = max(bad, -1)
+    while good - bad > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(steps[middle]) else (good, middle)
+    return steps[good]
 
 
 def _without_result_bodies(turn: Turn) -> Turn:

@@ -1,33 +1,32 @@
-"""The chat page and what only it needs: history, ratings, images (`/` and `/app/*`)."""
+"""The chat page with its files, settings and pictures (`/`, `/static/*`, `/app/*`)."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
-from moss.chat import Conversation
 from moss.tools.text_to_image import image_folder, read_image
 from moss.types import QUALITY_LEVELS
 from serve.auth import ApiKeys
 from serve.chat_service import ChatService
 from serve.errors import ApiError
-from serve.gate import key_if_known, key_of
+from serve.gate import key_if_known
 from serve.responses import Json
-from serve.schemas import RatingRequest
-from serve.store import CONSENT_VERSION, StoredTurn
-from serve.users import ensure_cookie, owner_of
+from serve.store import CONSENT_VERSION
+from serve.users import ensure_cookie
 
-WEB: Final = Path(__file__).resolve().parent / "web"
-_FILES: Final = {
-    "app.js": "text/javascript", "text.js": "text/javascript", "style.css": "text/css",
-    "icon.svg": "image/svg+xml",
+WEB: Final = Path(__file__).resolve().parent / "web" / "dist"
+"""The built page; its source stands beside it, in `web/src`."""
+_MEDIA_TYPES: Final = {
+    ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain"
 }  # fmt: skip
+_FILES: Final = {
+    file.name: _MEDIA_TYPES[file.suffix] for file in WEB.glob("*") if file.suffix in _MEDIA_TYPES
+}
 
 
 def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
@@ -68,55 +67,3 @@ def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
         return Response(data, media_type="image/png", headers={"cache-control": "max-age=86400"})
 
     return router
-
-
-def history_router(service: ChatService) -> APIRouter:
-    """A visitor's own conversations and ratings."""
-    router = APIRouter()
-
-    def owner(request: Request) -> str:
-        return owner_of(request, key_of(request).label)
-
-    @router.get("/app/conversations")
-    async def conversations(request: Request) -> list[Json]:
-        rows = await asyncio.to_thread(service.store.conversations, owner(request))
-        return [asdict(row) for row in rows]
-
-    @router.get("/app/conversations/{conversation_id}")
-    async def conversation(conversation_id: str, request: Request) -> Json:
-        turns = await asyncio.to_thread(service.store.turns, owner(request), conversation_id)
-        return {"id": conversation_id, "turns": [_shown(turn) for turn in turns]}
-
-    @router.delete("/app/conversations/{conversation_id}")
-    async def delete(conversation_id: str, request: Request) -> Json:
-        await asyncio.to_thread(service.store.delete_conversation, owner(request), conversation_id)
-        return {"deleted": conversation_id}
-
-    @router.post("/app/turns/{turn_id}/rating")
-    async def rate(turn_id: str, body: RatingRequest, request: Request) -> Json:
-        await asyncio.to_thread(
-            service.store.rate, owner(request), turn_id, body.rating, body.reason
-        )
-        return {"rating": body.rating}
-
-    return router
-
-
-def _shown(stored: StoredTurn) -> Json:
-    turn = Conversation.from_json(stored.sections).turns[0]
-    return {
-        "id": stored.id,
-        "human": turn.human,
-        "moss": turn.moss,
-        "inner_thoughts": turn.inner_thoughts,
-        "commands": [{"api": item.api, "argument": item.argument} for item in turn.commands],
-        "results": [
-            {"api": item.command.api, "argument": item.command.argument, "text": item.text,
-             "ok": item.ok}
-            for item in turn.results
-        ],
-        "rating": stored.rating,
-        "consent": stored.consent,
-        "created_at": stored.created_at,
-        **json.loads(stored.extras),
-    }  # fmt: skip

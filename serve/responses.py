@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from moss.chat import Command
 from moss.tools.base import FinishedCall
-from serve.chat_service import Kept, PreparedTurn
+from serve.chat_service import PreparedTurn
 from serve.conversation import (
     CallDone,
     CommandsChosen,
@@ -20,6 +20,7 @@ from serve.conversation import (
     TurnOutcome,
 )
 from serve.errors import ApiError
+from serve.keeping import Kept
 from serve.model_router import ServedModel
 from serve.schemas import Include
 

@@ -1,12 +1,13 @@
 """Request bodies of the API: OpenAI's chat completion with one `moss` object, bounded everywhere.
 
 Unknown keys are ignored, as OpenAI-compatible servers do; keys whose meaning this service cannot
-honor (`tools`, `n` above one) are refused by name rather than ignored.
+honor (`tools`, `n` above one) are refused by name rather than ignored. Lists are read up to their
+first fault: to describe a million of them costs seconds and half a gigabyte.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +28,7 @@ class Message(BaseModel):
     """One message of the history."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
 
     @property
     def text(self) -> str:
@@ -49,8 +50,9 @@ class StoreOptions(BaseModel):
     conversation_id: str | None = Field(None, pattern=_ID)
     """Continue this conversation; its stored turns are the history, `messages` adds the last."""
     replace_turn: str | None = Field(None, pattern=_ID)
-    """Regenerate from this turn on."""
+    """Answer beside this turn (regenerate, edit); it stays, as another branch."""
     consent: Consent = "none"
+    """What may be collected; never more than the last decision that PUT /app/consent recorded."""
 
 
 class MossOptions(BaseModel):
@@ -63,7 +65,7 @@ class MossOptions(BaseModel):
     inner_thoughts: bool | None = None
     quality: int | None = Field(None, ge=0, le=100)
     include: tuple[Include, ...] = Field(
-        ("commands", "results", "references", "images"), max_length=8
+        ("commands", "results", "references", "images"), max_length=8, fail_fast=True
     )
     """Parts reported beside the reply."""
     store: StoreOptions | None = None
@@ -73,7 +75,7 @@ class ChatRequest(BaseModel):
     """Body of POST /v1/chat/completions."""
 
     model: str = Field("", max_length=200)
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, fail_fast=True)
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2)
@@ -82,7 +84,8 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(None, ge=1, le=65_536)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     n: int | None = Field(None, ge=1, le=1)
-    tool_choice: str | dict[str, object] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    """`none` beats every switch; the model cannot be forced to call."""
     tools: list[object] | None = Field(None, max_length=0)
     """Tools that the client runs are not supported: this model's tools run at the server."""
     moss: MossOptions = Field(default_factory=MossOptions)
@@ -93,3 +96,6 @@ class RatingRequest(BaseModel):
 
     rating: Literal[-1, 0, 1]
     reason: str = Field("", max_length=2_000)
+    """Why, such as one of the page's choices."""
+    comment: str = Field("", max_length=4_000)
+    """In the user's own words."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
 
 # Tests share a small machine with the actors they start; OpenMP reads this once, at torch's import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -74,3 +79,28 @@ def ray_cluster() -> Iterator[None]:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A real Postgres server for the session, started on first use."""
+    from tests.postgres import find_binaries, postgres_server
+
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("no Postgres (apt-get install postgresql)")
+    with postgres_server(binaries) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of the test's own, of either kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/new/chat.sqlite"
+        return
+    server: Server = request.getfixturevalue("postgres")
+    name = f"test_{uuid.uuid4().hex}"
+    server.sql(f"CREATE DATABASE {name}")
+    yield server.url(name)
+    server.sql(f"DROP DATABASE {name} WITH (FORCE)")

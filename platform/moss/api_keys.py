@@ -18,7 +18,7 @@ import yaml
 
 from moss.atomic import replacing_file
 from moss.config.api_keys import ApiKeyConfig, ApiKeysConfig
-from moss.config.base import parse_config
+from moss.config.base import UniqueKeys, parse_config
 from moss.errors import ConfigError, StorageError
 
 _NEW_FILE = "# API keys of the chat service, which reads this file again when it changes.\nkeys:\n"
@@ -107,11 +107,13 @@ class ApiKeyFile:
 
 def _parse(text: str, path: Path) -> tuple[ApiKeyConfig, ...]:
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, UniqueKeys)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)  # the whole message would quote the line
         where = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path} is not valid YAML{where}") from None
+        raise ConfigError(
+            f"{path} is not valid YAML{where}; a key of a mapping stands once"
+        ) from None
     if not isinstance(data, dict):
         raise ConfigError(
             f"{path} holds no mapping with `keys:`, a list with one entry per API key; "

@@ -174,6 +174,7 @@ def parse_commands(text: str) -> tuple[Command, ...]:
     while match := _COMMAND_PATTERN.match(text, position):
         try:
             argument = json.loads(match[2])
+            argument.encode()  # a lone surrogate, written as an escape, is no text
         except ValueError as error:
             raise ChatFormatError(f"argument {match[2]!r} is not a quoted string") from error
         commands.append(Command(match[1], argument))

@@ -6,68 +6,19 @@ data reaches a teacher; frequency is counted by deduplication, which would other
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from moss import storage
 from moss.config.synthesis import DedupConfig, SamplingConfig, VisitorsConfig
 from moss.conversations import language_of
 from moss.dedup import cluster_sizes, deduplicate, detect_language, is_too_short
-from moss.errors import DataError, TeacherResponseError
+from moss.errors import TeacherResponseError
 from moss.recipes import Calls, Row, Sampling, stable_unit, text_of
 from moss.scrub import scrub
 from moss.selfinstruct import Example, parse_prompts, render_examples
 from moss.templates import load_template
 from moss.turns import choose_weighted
 from moss.usecases import USE_CASES, example_of
-
-_SQLITE = (".sqlite", ".sqlite3", ".db")
-_STORE_QUERY = "SELECT prompt AS text, consent FROM turn ORDER BY created_at, id"
-"""Prompts of the chat service's store, oldest first."""
-NO_CONSENT = frozenset({"", "none", "0", "false"})
-
-
-def read_served_prompts(path: str) -> list[Row]:
-    """Rows with `text` and `consent` from JSONL, Parquet or the chat store's SQLite file.
-
-    Rows are numbered in the order of the source; a missing consent counts as none.
-
-    Raises:
-        DataError: a row without text, or a file of another kind.
-    """
-    if path.endswith(".parquet"):
-        found: Sequence[Mapping[str, object]] = storage.read_rows(path)
-    elif path.endswith(".jsonl"):
-        lines = storage.read_text(path).splitlines()
-        found = [json.loads(line) for line in lines if line.strip()]
-    elif path.endswith(_SQLITE):
-        found = _read_sqlite(path)
-    else:
-        raise DataError(f"{path} is not .parquet, .jsonl or {', '.join(_SQLITE)}")
-    return [
-        {
-            "id": f"served-{number:08d}",
-            "text": text_of(row, "text"),
-            "consent": str(row.get("consent") or "").casefold() not in NO_CONSENT,
-            "source": "user",
-        }
-        for number, row in enumerate(found, 1)
-    ]
-
-
-def _read_sqlite(path: str) -> list[Mapping[str, object]]:
-    local = Path(path.removeprefix("file://")).resolve()
-    with closing(sqlite3.connect(f"file:{local}?mode=ro", uri=True)) as connection:
-        connection.row_factory = sqlite3.Row
-        try:
-            rows = connection.execute(_STORE_QUERY).fetchall()
-        except sqlite3.Error as error:
-            raise DataError(f"{path} is not a store of the chat service: {error}") from error
-    return [dict(row) for row in rows]
 
 
 def visitor_rows(config: VisitorsConfig, *, seed: int) -> list[Row]:
@@ -147,6 +98,8 @@ def _checked(row: Row, dedup: DedupConfig) -> Row:
         return row
     if not row["consent"]:
         return _filtered({**row, "text": ""}, "consent", "the user did not consent")
+    if row.get("is_repeat"):
+        return _filtered({**row, "text": ""}, "repeat", "asked again for another answer")
     text, num_redacted = scrub(text_of(row, "text"))
     language = detect_language(text)
     row = {**row, "text": text, "language": language, "num_redacted": num_redacted}

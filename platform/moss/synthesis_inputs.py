@@ -7,11 +7,11 @@ from dataclasses import asdict
 from itertools import chain
 
 from moss import storage
-from moss.collection import read_served_prompts
 from moss.config.synthesis import CollectPromptsConfig, SynthesizePromptsConfig
 from moss.recipes import Row, stable_unit
 from moss.seeds import ToolDemonstration, load_demonstrations, load_red_team, load_seeds
 from moss.selfinstruct import Example
+from moss.served_prompts import is_database_url, read_served_prompts
 from moss.synthesis_plan import group_seeds, quotas_of
 from moss.synthesis_rows import ok_rows
 from moss.types import LANGUAGES, Language
@@ -53,15 +53,21 @@ def load_served_prompts(config: CollectPromptsConfig) -> list[Row] | None:
     Raises:
         DataError: the source is not readable.
     """
-    if config.source is None:
-        return None
-    source = config.source
-    if not source.startswith("/") and "://" not in source:
-        source = storage.join(storage.absolute(config.workspace), source)
-    if not storage.exists(source):
+    source = served_source(config)
+    if source is None:
         return None
     rows = read_served_prompts(source)
     if config.max_prompts is not None and len(rows) > config.max_prompts:
         rows.sort(key=lambda row: stable_unit(config.seed, "served", row["id"]))
         rows = sorted(rows[: config.max_prompts], key=lambda row: str(row["id"]))
     return rows or None
+
+
+def served_source(config: CollectPromptsConfig) -> str | None:
+    """Where served prompts are, as an absolute path or a URL; None where there is nothing yet."""
+    source = config.source
+    if source is None or is_database_url(source):
+        return source
+    if not source.startswith("/") and "://" not in source:
+        source = storage.join(storage.absolute(config.workspace), source)
+    return source if storage.exists(source) else None

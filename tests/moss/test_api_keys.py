@@ -90,6 +90,14 @@ def test_an_expiry_is_utc_unless_it_names_an_offset(
         (f"keys:\n- sha256: {SECRET}: x: y\n", "valid YAML at line 2"),
         (f"keys:\n- {{sha256: {key_digest('a').upper()}, label: a}}\n", "entry 1 .* sha256"),
         ("kesy: []\n", "did you mean 'keys'"),
+        (
+            f"keys:\n- sha256: {key_digest('a')}\n  label: a\n  {SECRET}: 1\n  {SECRET}: 2\n",
+            "line 5.*stands once",
+        ),
+        (
+            f"keys:\n- sha256: {key_digest('a')}\n  label: a\n  revoked: true\n  revoked: false\n",
+            "line 5.*stands once",
+        ),
     ],
 )
 def test_a_malformed_file_is_refused_and_what_may_be_a_key_is_not_shown(

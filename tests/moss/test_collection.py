@@ -1,15 +1,15 @@
 import json
-import sqlite3
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from moss import storage
-from moss.collection import SimulateVisitor, clean, read_served_prompts, visitor_rows
+from moss.collection import SimulateVisitor, clean, visitor_rows
 from moss.config.synthesis import DedupConfig, SamplingConfig, VisitorsConfig
 from moss.errors import DataError
 from moss.recipes import Row
+from moss.served_prompts import read_served_prompts
 from tests.moss.recipe_runner import run_recipe
 
 SERVED: list[dict[str, object]] = [
@@ -28,17 +28,6 @@ def test_jsonl_and_parquet_sources_read_alike(tmp_path: Path) -> None:
     storage.write_rows(parquet, rows)
     assert read_served_prompts(str(jsonl)) == read_served_prompts(parquet)
     assert [row["consent"] for row in read_served_prompts(parquet)] == [True, False] + [True] * 3
-
-
-def test_the_chat_store_is_read_oldest_first(tmp_path: Path) -> None:
-    path = tmp_path / "store.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE turn (id, prompt, consent, created_at)")
-        rows = [("b", "second", "none", "2024-02"), ("a", "first", "train", "2024-01")]
-        connection.executemany("INSERT INTO turn VALUES (?, ?, ?, ?)", rows)
-    connection.close()
-    found = [(row["text"], row["consent"]) for row in read_served_prompts(str(path))]
-    assert found == [("first", True), ("second", False)]
 
 
 def test_an_unreadable_source_is_named(tmp_path: Path) -> None:

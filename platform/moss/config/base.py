@@ -60,7 +60,7 @@ def load_config(config_class: type[C], path: str | Path, overrides: Sequence[str
     if not file.is_file():
         raise ConfigError(f"config file {file} does not exist; check --config")
     try:
-        data = yaml.load(file.read_text(encoding="utf-8"), _UniqueKeys) or {}
+        data = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
@@ -100,7 +100,7 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class UniqueKeys(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping; YAML's own way is that the last one wins."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -69,6 +69,10 @@ class HttpConfig(Config):
     replica that answers HTTP reads it again when it changes. Keys in `MOSS_API_KEYS` count too,
     without limits."""
     max_body_bytes: int = Field(1 << 20, ge=1_024)
+    read_timeout_s: float = Field(30.0, gt=0)
+    """How long a request body may take to arrive."""
+    write_timeout_s: float = Field(30.0, gt=0)
+    """How long a client may leave a piece of its answer unread before it is cut off."""
     max_messages: int = Field(200, ge=1)
     max_message_chars: int = Field(20_000, ge=1)
     max_ongoing: int = Field(32, ge=1)
@@ -76,6 +80,9 @@ class HttpConfig(Config):
     retry_after_s: int = Field(2, ge=1)
     allow_open_network: bool = False
     """Serve beyond loopback without API keys."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names by which a service on loopback without keys may be asked. A page of another
+    site that lets its own name point here (DNS rebinding) would else pass as this one's."""
 
     @property
     def is_loopback(self) -> bool:
@@ -127,7 +134,12 @@ class ServeChatConfig(StageConfig):
     turn: TurnConfig = TurnConfig()
     http: HttpConfig = HttpConfig()
     database: str | None = None
-    """SQLite file; None is `chat-store/chat.sqlite` in the workspace, which outlives the run."""
+    """SQLite file, or `postgresql://user@host/name` (its password in `PGPASSWORD` where the job
+    starts, or in the replica's `~/.pgpass`); None is `chat-store/chat.sqlite` in the workspace,
+    which outlives the run."""
+    retention_days: float | None = Field(None, gt=0)
+    """Delete conversations that nobody added to for so long, once a day; None keeps them until
+    their users delete them."""
     start_timeout_s: float = Field(900.0, gt=0)
 
     @model_validator(mode="after")

@@ -215,8 +215,9 @@ class CollectPromptsConfig(SynthesisConfig):
     """Served prompts to scrubbed, deduplicated, classified, selected seeds (section 6)."""
 
     source: str | None = None
-    """Served prompts: JSONL, Parquet or the chat store (SQLite); relative to the workspace. None,
-    or a file that is not there yet: simulated visitors."""
+    """Served prompts: JSONL, Parquet or the chat store, a SQLite file or a `postgresql://` URL
+    (password in `PGPASSWORD` or `~/.pgpass`); paths are relative to the workspace. None, or a file
+    that is not there yet: simulated visitors."""
     num_seeds: int = Field(10_000, ge=1)
     """Seeds to select (section 6: about 10K)."""
     max_prompts: int | None = Field(None, ge=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from moss.config.base import Config
+from moss.config.web import WebConfig
 from moss.types import TOOL_NAMES, ToolName
 
 
@@ -58,11 +59,13 @@ class SearchConfig(Config):
     max_summary_chars: int = Field(400, ge=20, le=4_000)
     """Characters per page (requirements 2.8)."""
     timeout_s: float = Field(5.0, gt=0, le=60)
+    web: WebConfig | None = None
+    """Search the web through a provider instead of the corpus."""
 
     @property
     def call_timeout_s(self) -> float:
         """Longest a caller waits."""
-        return self.timeout_s
+        return self.timeout_s + (self.web.call_timeout_s if self.web else 0.0)
 
 
 class TextToImageConfig(Config):

@@ -99,7 +99,8 @@ def _check(program: str) -> None:
         if isinstance(node, ast.Constant) and not isinstance(node.value, (int, float)):
             raise ExpressionError(f"{node.value!r} is not a number")
         if isinstance(node, ast.Call) and not _is_known_function(node.func):
-            raise ExpressionError(f"{ast.unparse(node.func)} is not a mathematical function")
+            name = node.func.id if isinstance(node.func, ast.Name) else type(node.func).__name__
+            raise ExpressionError(f"{name} is not a mathematical function")
 
 
 def _is_known_function(function: ast.expr) -> bool:

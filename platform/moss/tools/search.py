@@ -18,7 +18,7 @@ from importlib import resources
 from moss.config.tools import SearchConfig, ToolsConfig
 from moss.errors import ConfigError, DataError
 from moss.textrank import summarize, words_of
-from moss.tools.base import Reference, ToolOutput
+from moss.tools.base import Reference, Tool, ToolOutput
 from moss.types import ToolName
 
 _MAX_QUERY_CHARS = 200
@@ -152,6 +152,11 @@ class Search:
             self._index = None
 
 
-def build(config: ToolsConfig) -> Search:
-    """Build the search tool of a tools configuration."""
-    return Search(config.web_search)
+def build(config: ToolsConfig) -> Tool:
+    """Build the search tool of a tools configuration: the corpus, or the web."""
+    search = config.web_search
+    if search.web is None:
+        return Search(search)
+    from moss.tools.web_search import WebSearch
+
+    return WebSearch(search, search.web)

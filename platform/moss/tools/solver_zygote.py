@@ -106,6 +106,9 @@ def _fork_child(
     if pid == 0:
         for fd in (0, 1, read_fd, *other_pipes):
             os.close(fd)
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 2)  # the service's log is not the child's to fill
+        os.close(silence)
         _run_child(str(request["equation"]), write_fd, timeout_s, memory_bytes)
     os.close(write_fd)
     return read_fd, _Child(int(str(request["id"])), pid, time.monotonic() + timeout_s)

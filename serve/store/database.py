@@ -1,0 +1,199 @@
+"""The connection to SQLite or Postgres: settings, timeouts, transactions, and what fails how.
+
+Text that a user deletes must leave the files too. SQLite overwrites freed space with zeros
+(`secure_delete`), and its write-ahead log, which still holds the old pages, is emptied after each
+deletion. Postgres keeps deleted rows in its files until `compact` rewrites the tables.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.engine import URL, Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session
+
+from moss.errors import ConfigError
+from serve.store.records import StoreUnavailableError
+from serve.store.tables import Base
+
+PASSWORD_ENV: Final = "PGPASSWORD"
+BUSY_TIMEOUT_S: Final = 5
+"""Longest wait for a lock, on either database."""
+_STATEMENT_TIMEOUT_S: Final = 15
+_CONNECT_TIMEOUT_S: Final = 3
+_POOL_TIMEOUT_S: Final = 5
+_POOL_SIZE: Final = 8
+_RECYCLE_S: Final = 1800
+BEGIN: Final = "moss_begin"
+"""Execution option: the statement that begins a transaction on SQLite; empty for none."""
+TO_WRITE: Final = {BEGIN: "BEGIN IMMEDIATE"}
+"""Writers take the lock first: a reader that turns writer would fail instead of waiting."""
+_LOG = logging.getLogger(__name__)
+
+
+def store_url(database: str, environment: Mapping[str, str]) -> URL:
+    """A SQLite file, or a URL, as the URL to connect to.
+
+    A password does not belong into a config: it is taken from `PGPASSWORD`, else libpq looks for
+    it where it always does (`~/.pgpass`, a service file).
+
+    Raises:
+        ConfigError: a URL of another kind, or a malformed one.
+    """
+    if "://" not in database:
+        return URL.create("sqlite", database=database)
+    try:
+        url = make_url(database)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(f"the chat store's database URL is malformed: {error}") from error
+    match url.get_backend_name():
+        case "sqlite" if url.database not in (None, "", ":memory:"):
+            return url
+        case "postgresql":
+            password = url.password or environment.get(PASSWORD_ENV)
+            return url.set(drivername="postgresql+psycopg", password=password)
+    raise ConfigError(
+        f"the chat store cannot use {url.drivername!r}; give a SQLite file (chat.sqlite, "
+        "sqlite:////data/chat.sqlite) or postgresql://user@host/database"
+    )
+
+
+class Database:
+    """Engine and transactions; every failure of the connection is one kind of error."""
+
+    def __init__(self, url: URL) -> None:
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            assert url.database is not None, "store_url refuses a database in memory"
+            Path(url.database).absolute().parent.mkdir(parents=True, exist_ok=True)
+        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees one state of the database.
+
+        Raises:
+            StoreUnavailableError: the database does not answer in time.
+        """
+        with answering(), Session(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session whose changes are committed together, or not at all; errors as `reading`."""
+        with (
+            answering(),
+            self.engine.connect().execution_options(**TO_WRITE) as connection,
+            Session(connection) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def check(self) -> None:
+        """Ask the database for an answer.
+
+        Raises:
+            StoreUnavailableError: there is none in time.
+        """
+        with self.reading() as session:
+            session.execute(text("SELECT 1"))
+
+    def empty_log(self) -> bool:
+        """Fold SQLite's write-ahead log into its file and cut it to nothing; true if that was done.
+
+        Readers in the middle of a query hold it up; after `BUSY_TIMEOUT_S` it is left for the next
+        deletion, `compact` or the closing of the store.
+        """
+        if not self.is_sqlite:
+            return True
+        with answering(), self._autocommit() as connection:
+            busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
+        if busy:
+            _LOG.warning("the chat store's log is in use and was not emptied; the next one will")
+        return not busy
+
+    def compact(self) -> None:
+        """Rewrite the files without anything that was deleted; on Postgres tables are locked.
+
+        Raises:
+            StoreUnavailableError: other connections hold locks for too long.
+        """
+        with answering(), self._autocommit() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("VACUUM")
+            else:
+                connection.exec_driver_sql("SET statement_timeout = 0")
+                for table in Base.metadata.sorted_tables:
+                    connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table.name}")
+                connection.invalidate()  # the pool's other connections have a timeout
+        self.empty_log()
+
+    def close(self) -> None:
+        """Close all connections; SQLite then folds its log into the file."""
+        self.engine.dispose()
+
+    def _autocommit(self) -> Connection:
+        connection = self.engine.connect()
+        if self.is_sqlite:
+            return connection.execution_options(**{BEGIN: ""})
+        return connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turns every failure of the connection into a `StoreUnavailableError`."""
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        _LOG.warning("the chat store does not answer: %s", type(cause).__name__)
+        raise StoreUnavailableError(
+            "the history of conversations cannot be reached at the moment; try again"
+        ) from error
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(
+        url, hide_parameters=True, pool_timeout=_POOL_TIMEOUT_S,
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+    )  # fmt: skip
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    """Per connection; write-ahead logging stays on in the file (`serve.store.migrate`)."""
+    connection.isolation_level = None  # the driver would begin late and commit before DDL
+    for pragma in ("foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    statement = connection.get_execution_options().get(BEGIN, "BEGIN")
+    if statement:
+        connection.exec_driver_sql(statement)
+
+
+def _postgres_engine(url: URL) -> Engine:
+    settings = (
+        f"-c statement_timeout={_STATEMENT_TIMEOUT_S}s -c lock_timeout={BUSY_TIMEOUT_S}s "
+        "-c idle_in_transaction_session_timeout=60s"
+    )
+    return create_engine(
+        url, hide_parameters=True, pool_size=_POOL_SIZE, max_overflow=0,
+        pool_timeout=_POOL_TIMEOUT_S, pool_recycle=_RECYCLE_S, pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": _CONNECT_TIMEOUT_S, "options": settings,
+            # A server that vanished without a word is noticed in seconds, not after two hours.
+            "tcp_user_timeout": 1000 * BUSY_TIMEOUT_S, "keepalives_idle": 30,
+        },
+    )  # fmt: skip

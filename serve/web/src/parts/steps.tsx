@@ -1,0 +1,83 @@
+// What happened before the reply: thoughts, and each tool call with its state and result.
+
+import { useState } from "preact/hooks";
+import { useWords } from "../state";
+import type { Call, Turn } from "../types";
+import { Icon, iconOfApi, type IconName } from "./icon";
+
+export function Steps({ turn }: { turn: Turn }) {
+  const words = useWords();
+  const isWaiting = turn.status === "running" && !turn.reply && !turn.calls.some((call) => call.state === "running");
+  if (!turn.thoughts && !turn.calls.length && !isWaiting) return null;
+  return (
+    <>
+      {(turn.thoughts || turn.calls.length > 0) && (
+        <ol class="steps" aria-label={words.tools}>
+          {turn.thoughts && <Thoughts text={turn.thoughts} />}
+          {turn.calls.map((call, index) => <CallStep key={index} call={call} turn={turn} />)}
+        </ol>
+      )}
+      {isWaiting && <p class="waiting"><span class="dots" aria-hidden="true"><i /><i /><i /></span> {words.thinking}</p>}
+    </>
+  );
+}
+
+function Thoughts({ text }: { text: string }) {
+  const words = useWords();
+  return (
+    <Step class="is-thoughts" icon="thoughts" title={<span>{words.thoughts}</span>}>
+      <p class="step-text">{text}</p>
+    </Step>
+  );
+}
+
+function CallStep({ call, turn }: { call: Call; turn: Turn }) {
+  const words = useWords();
+  const state = { running: words.running, done: words.finished, failed: words.noResult, dropped: words.dropped }[call.state];
+  const value = shortValue(call, turn, words.sourcesFound);
+  const mark: IconName | null = { running: null, done: "check", failed: "cross", dropped: "blocked" }[call.state] as IconName | null;
+  const title = (
+    <>
+      <code class="call">{call.api}<span class="call-argument">({quoted(call.argument)})</span></code>
+      {value && <span class="value">{value}</span>}
+      <span class="step-state">
+        {call.seconds !== null && <span class="seconds">{seconds(call.seconds)}</span>}
+        {call.state === "running" ? <span class="spinner" aria-hidden="true" /> : mark && <Icon name={mark} />}
+        <span class={call.state === "running" || call.state === "dropped" ? "" : "sr-only"}>{state}</span>
+      </span>
+    </>
+  );
+  const body = call.text ? <pre class="step-text" tabIndex={0}>{call.text}</pre> : null;
+  return <Step class={`is-${call.state}`} icon={iconOfApi(call.api)} title={title}>{body}</Step>;
+}
+
+type StepProps = { class: string; icon: IconName; title: preact.ComponentChildren; children: preact.ComponentChildren };
+
+function Step({ class: extra, icon, title, children }: StepProps) {
+  const [isOpen, setOpen] = useState(false);
+  if (!children) {
+    return <li class={`step ${extra}`}><div class="step-head"><Icon name={icon} />{title}</div></li>;
+  }
+  return (
+    <li class={`step ${extra}`}>
+      <button type="button" class="step-head" aria-expanded={isOpen} onClick={() => setOpen(!isOpen)}>
+        <Icon name={icon} />{title}<span class="chevron"><Icon name="chevron" /></span>
+      </button>
+      {isOpen && <div class="step-body">{children}</div>}
+    </li>
+  );
+}
+
+const quoted = (argument: string) => JSON.stringify(argument);
+const seconds = (value: number) => (value < 0.1 ? `${Math.max(1, Math.round(value * 1000))} ms` : `${value.toFixed(1)} s`);
+
+/** A result that fits the line; searches say how many sources they found. */
+function shortValue(call: Call, turn: Turn, sources: string): string {
+  if (call.state !== "done") return "";
+  if (call.api === "Search") {
+    const found = call.text.match(/^<\|\d+\|>/gm)?.length ?? turn.references.length;
+    return found ? `${found} ${sources}` : "";
+  }
+  const value = call.text.replace(/^'(.*)'$/s, "$1").trim();
+  return value.length <= 48 && !value.includes("\n") ? value : "";
+}
