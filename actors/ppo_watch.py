@@ -59,7 +59,7 @@ class PPOWatch:
         self._tracker = Tracker(run_folder, resume_step=iteration, services=services)
         self._samples = SampleLog(run_folder, resume_step=iteration)
         self._decode = MossTokenizer.load(tokenizer_folder).decode
-        self._gauges = RayGauges(config.run_id) if config.tracking.ray_metrics else None
+        self._gauges = RayGauges(config.run_id) if config.ray_metrics else None
 
     def record(self, report: IterationReport) -> None:
         """Log one iteration, look at its limits, judge the candidate that sampled it."""

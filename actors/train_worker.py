@@ -30,6 +30,7 @@ from moss.config.optimization import ParallelConfig, TrainingConfig
 from moss.errors import MossError
 from moss.progress import Progress
 from moss.tracking import Tracker
+from moss.tracking_services import start_services
 from moss.usage import Usage, measure_own_usage, measure_usage, usage_metrics
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _train_rank(settings: WorkerSettings, states: str, rank: int) -> None:
     if rank:
         run_training(settings.task, states, _ignore)
         return
-    with _StepLog(settings.run_folder, settings.task.training.log_every_steps, states) as log:
+    with _StepLog(settings.run_folder, settings.task.training, states) as log:
         final = run_training(settings.task, states, log.record)
         final |= log.totals()
     storage.write_json(storage.join(settings.run_folder, RESULT_FILE), final)
@@ -142,11 +143,17 @@ def _train_rank(settings: WorkerSettings, states: str, rank: int) -> None:
 class _StepLog:
     """Rank 0's record of steps: metrics every few steps, the progress file every second."""
 
-    def __init__(self, run_folder: str, log_every_steps: int, states: str) -> None:
+    def __init__(self, run_folder: str, training: TrainingConfig, states: str) -> None:
         resumed = load_latest_training_state(states)
-        self._tracker = Tracker(run_folder, resume_step=resumed[0] if resumed else 0)
+        self._tracker = Tracker(
+            run_folder,
+            resume_step=resumed[0] if resumed else 0,
+            services=start_services(
+                training.tracking, run_folder, run_id=os.path.basename(run_folder)
+            ),
+        )
         self._progress_path = storage.join(run_folder, PROGRESS_FILE)
-        self._log_every_steps = log_every_steps
+        self._log_every_steps = training.log_every_steps
         self._num_tokens, self._seconds, self._last_loss = 0, 0.0, 0.0
         self._written_at = 0.0
 

@@ -130,7 +130,7 @@ class WandbService:
 
     def close(self) -> None:
         """Send what is held back; offline, flush it to disk."""
-        self._run.finish(quiet=True)
+        self._run.finish()
 
 
 class _Guarded:

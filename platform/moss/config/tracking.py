@@ -37,5 +37,3 @@ class TrackingConfig(Config):
     """Null for none; `{}` takes every default."""
     wandb: WandbConfig | None = None
     """Null for none; `{}` takes every default."""
-    ray_metrics: bool = True
-    """PPO's main series as Ray metrics, which a cluster's Prometheus reads."""

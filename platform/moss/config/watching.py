@@ -16,6 +16,8 @@ class WatchedStageConfig(StageConfig):
     """Limits past which a run warns or stops."""
     tracking: TrackingConfig = TrackingConfig()
     """Where metrics go besides `metrics.jsonl` and TensorBoard."""
+    ray_metrics: bool = True
+    """The main series as Ray metrics, which a cluster's Prometheus reads."""
     sample_every: int = Field(10, ge=0)
     """Iterations between samples of prompts and responses in `samples.jsonl`; 0 for none."""
     num_samples: int = Field(4, ge=1)
