@@ -27,7 +27,7 @@ def report_metrics(report: IterationReport, *, ngram_tokens: int) -> dict[str, f
         names.ROLLOUT_STOPPED: seen.stopped_fraction,
         names.ROLLOUT_KL: seen.kl_nats,
         names.ROLLOUT_REPETITION: _repetition(report.scored, ngram_tokens=ngram_tokens),
-        names.ROLLOUT_THROUGHPUT: report.num_response_tokens / sum(seconds.values()),
+        names.TIME_THROUGHPUT: report.num_response_tokens / sum(seconds.values()),
         names.PPO_ENTROPY: sampled_entropy(report.scored),
         names.ROLLOUT_LOGPROB_GAP: seen.logprob_gap_nats,
         names.ROLLOUT_STALENESS: 0.0,

@@ -49,7 +49,6 @@ ROLLOUT_LENGTH = "rollout/length_tokens"
 ROLLOUT_STOPPED = "rollout/stopped_fraction"
 ROLLOUT_KL = "rollout/kl_nats"
 ROLLOUT_REPETITION = "rollout/repetition_fraction"
-ROLLOUT_THROUGHPUT = "rollout/tokens_per_s"
 ROLLOUT_STALENESS = "rollout/staleness_versions"
 ROLLOUT_LOGPROB_GAP = "rollout/logprob_gap_nats"
 
@@ -71,6 +70,7 @@ PPO_POLICY_GRADIENT_NORM = "ppo/policy_gradient_norm"
 PPO_VALUE_GRADIENT_NORM = "ppo/value_gradient_norm"
 
 TIME_STEP = "time/step_s"
+TIME_THROUGHPUT = "time/response_tokens_per_s"
 TIME_ROLLOUT = "time/rollout_s"
 TIME_SCORE = "time/score_s"
 TIME_UPDATE = "time/update_s"
@@ -101,7 +101,7 @@ PROMETHEUS_METRICS: tuple[str, ...] = (
     ROLLOUT_LENGTH,
     ROLLOUT_REPETITION,
     ROLLOUT_STOPPED,
-    ROLLOUT_THROUGHPUT,
+    TIME_THROUGHPUT,
     PPO_KL_COEFFICIENT,
     PPO_ENTROPY,
     PPO_POLICY_LOSS,
