@@ -162,6 +162,16 @@ class ActorGroup(Generic[A]):
             [getattr(handle, name).remote(shard, *args, **kwargs) for handle, shard in pairs],
         )
 
+    def run(self, function: Callable[[], R]) -> Pending[R]:
+        """Start a function in the process of every rank, beside the actor's own methods."""
+
+        def ignore_actor(_: A) -> R:
+            return function()
+
+        name = function.__name__
+        references = [h.__ray_call__.remote(ignore_actor) for h in self._handles]
+        return Pending(self.name, name, references)
+
     def stop(self) -> None:
         """End every actor at once; what they hold is lost."""
         import ray

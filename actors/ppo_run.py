@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,9 @@ from actors.critic import CriticActor
 from actors.group import ActorGroup, Pending
 from actors.placement import plan_placement
 from actors.policy import PolicyActor
+from actors.ppo_metrics import live_note
 from actors.ppo_trainer import IterationReport, PPOActors, PPOTrainer
+from actors.ppo_watch import PPOWatch
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
 from actors.rollout import RolloutActor
@@ -26,7 +29,7 @@ from moss.config.ppo import TrainPPOConfig
 from moss.ppo_inputs import PPOInputs, load_inputs
 from moss.progress import Progress
 from moss.storage import join
-from moss.tracking import Tracker
+from moss.usage import measure_own_usage, measure_usage, usage_metrics
 
 STATES = "states"
 CHECKPOINT = "checkpoint"
@@ -38,12 +41,15 @@ class PPOTotals:
     """Counts over all iterations; part of every training state."""
 
     num_responses: int = 0
+    num_tokens: int = 0
+    """Of prompts and responses."""
     dropped: list[dict[str, str]] = field(default_factory=list)
     """Iteration, row and reason of each response without a reward."""
 
     def add(self, report: IterationReport) -> None:
         """Count one iteration."""
         self.num_responses += report.num_responses
+        self.num_tokens += report.num_tokens
         self.dropped += [{"iteration": str(report.iteration), **row} for row in report.dropped]
 
 
@@ -53,8 +59,10 @@ class PPOResult:
 
     counts: dict[str, dict[str, int]]
     metrics: dict[str, float]
-    """Of the last iteration."""
+    """Of the last iteration, and the cost."""
     dropped: list[dict[str, str]]
+    notes: tuple[str, ...]
+    """What a reader of the checkpoint must know: that a monitor stopped the run."""
 
 
 def train_ppo(config: TrainPPOConfig, run_folder: str) -> PPOResult:
@@ -67,7 +75,11 @@ def train_ppo(config: TrainPPOConfig, run_folder: str) -> PPOResult:
         ResourceError: the cluster is too small, or an actor died.
         WaitTimeoutError, WeightSyncError: a phase or a weight push did not end in time.
     """
-    inputs = load_inputs(config)
+    return run_ppo(config, load_inputs(config), run_folder)
+
+
+def run_ppo(config: TrainPPOConfig, inputs: PPOInputs, run_folder: str) -> PPOResult:
+    """The same from inputs at hand; what `config` says of theirs is not read."""
     placement = plan_placement(config.started_roles)
     with (
         connect(
@@ -149,79 +161,47 @@ def _iterate(
         iteration=iteration,
         kl_coefficient=kl_coefficient,
     )
-    last: dict[str, float] = {}
     progress = Progress(
         "train_ppo", num_iterations, "iterations", run_folder, done_before=iteration
     )
+    began = time.monotonic()
     try:
         weights.push(iteration)
-        with progress, Tracker(run_folder, resume_step=iteration) as tracker:
-            while trainer.iteration < num_iterations:
+        with (
+            progress,
+            PPOWatch(
+                config,
+                run_folder,
+                actors.policy,
+                tokenizer_folder=inputs.policy,
+                iteration=iteration,
+            ) as watch,
+        ):
+            while trainer.iteration < num_iterations and watch.stopped_by is None:
                 report = trainer.step()
                 totals.add(report)
-                last = report_metrics(report)
-                tracker.log(report.iteration, last)
-                progress.update(done=report.iteration, note=_note(report))
+                watch.record(report)
+                progress.update(done=report.iteration, note=live_note(report))
                 if report.iteration % config.checkpoint_every == 0:
+                    watch.keep_candidate(report.iteration)
                     _save_state(config, actors, run_folder, trainer, totals)
-        save = actors.policy.call(PolicyActor.save_checkpoint, join(run_folder, CHECKPOINT))
-        save.only(config.timeouts.save_s)
+            notes = watch.finish(join(run_folder, CHECKPOINT))
+            cost = _cost(config, actors, totals, seconds=time.monotonic() - began)
     finally:
         weights.close()
-    return _result(inputs, totals, last)
+    return _result(inputs, totals, watch.last | cost, notes)
 
 
-def report_metrics(report: IterationReport) -> dict[str, float]:
-    """An iteration as named metrics; those of a model that was not updated are left out."""
-    seen, seconds = report.experience, report.seconds
-    measured = {
-        names.ROLLOUT_SCORE: seen.score,
-        names.ROLLOUT_LENGTH: seen.length_tokens,
-        names.ROLLOUT_STOPPED: seen.stopped_fraction,
-        names.ROLLOUT_KL: seen.kl_nats,
-        names.ROLLOUT_LOGPROB_GAP: seen.logprob_gap_nats,
-        names.ROLLOUT_STALENESS: 0.0,
-        names.PPO_KL_COEFFICIENT: report.kl_coefficient,
-        names.TIME_ROLLOUT: seconds["rollout"],
-        names.TIME_SCORE: seconds["score"],
-        names.TIME_UPDATE: seconds["update"],
-        names.TIME_WEIGHT_PUSH: seconds["weight_push"],
-        names.TIME_STEP: sum(seconds.values()),
+def _cost(
+    config: TrainPPOConfig, actors: PPOActors, totals: PPOTotals, *, seconds: float
+) -> dict[str, float]:
+    """What this attempt used, and the tokens of all."""
+    pending = actors.run(measure_usage)
+    used = [measure_own_usage(), *(one for p in pending for one in p.wait(config.timeouts.save_s))]
+    num_gpus = sum(role.num_gpus * role.num_ranks for role in config.started_roles.values())
+    return usage_metrics(used, gpu_s=num_gpus * seconds) | {
+        names.TRAIN_TOKENS: float(totals.num_tokens)
     }
-    if seen.explained_variance is not None:
-        measured[names.PPO_EXPLAINED_VARIANCE] = seen.explained_variance
-    if seen.importance is not None:
-        measured[names.PPO_IMPORTANCE_WEIGHT] = seen.importance.weight
-        measured[names.PPO_IMPORTANCE_CAPPED] = seen.importance.capped_fraction
-    if report.critic is not None:
-        measured |= {
-            names.PPO_VALUE_LOSS: report.critic.loss,
-            names.PPO_VALUE_CLIPPED: report.critic.clip_fraction,
-            names.PPO_VALUE_GRADIENT_NORM: report.critic.gradient_norm,
-            names.PPO_VALUE_SKIPPED: float(report.critic.num_skipped),
-        }
-    if report.policy is not None:
-        measured |= {
-            names.PPO_POLICY_LOSS: report.policy.loss,
-            names.PPO_CLIPPED: report.policy.clip_fraction,
-            names.PPO_KL: report.policy.approximate_kl,
-            names.PPO_FIRST_RATIO_GAP: report.policy.first_ratio_gap,
-            names.PPO_LEFT_OUT: float(report.policy.num_left_out),
-            names.PPO_POLICY_GRADIENT_NORM: report.policy.gradient_norm,
-            names.PPO_POLICY_SKIPPED: float(report.policy.num_skipped),
-            names.TRAIN_LEARNING_RATE: report.policy.learning_rate,
-        }
-    return measured
-
-
-def _note(report: IterationReport) -> str:
-    seen = report.experience
-    tokens_per_s = report.num_response_tokens / sum(report.seconds.values())
-    phases = " ".join(f"{phase} {seconds:.2f}" for phase, seconds in report.seconds.items())
-    return (
-        f"score {seen.score:.2f} kl {seen.kl_nats:.2f} length {seen.length_tokens:.0f} "
-        f"{tokens_per_s:.0f} tokens/s ({phases} s)"
-    )
 
 
 def _restore(
@@ -265,7 +245,9 @@ def _save_state(
     save_training_state(states, trainer.iteration, write, keep=config.keep_checkpoints)
 
 
-def _result(inputs: PPOInputs, totals: PPOTotals, last: dict[str, float]) -> PPOResult:
+def _result(
+    inputs: PPOInputs, totals: PPOTotals, metrics: dict[str, float], notes: tuple[str, ...]
+) -> PPOResult:
     num_dropped = len(totals.dropped)
     return PPOResult(
         counts={
@@ -282,8 +264,9 @@ def _result(inputs: PPOInputs, totals: PPOTotals, last: dict[str, float]) -> PPO
                 "skipped": 0,
             },
         },
-        metrics={name: value for name, value in last.items() if math.isfinite(value)},
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
         dropped=totals.dropped,
+        notes=notes,
     )
 
 

@@ -7,13 +7,14 @@ policy and critic updates -> published weights. Other estimators than GAE have n
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from actors.critic import CriticActor
-from actors.group import ActorGroup
+from actors.group import ActorGroup, Pending
 from actors.policy import PolicyActor
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
@@ -33,6 +34,8 @@ from moss.kl import adapt_coefficient
 from moss.ppo_inputs import PPOInputs
 from moss.rollouts import Experience, Floats, RolloutBatch, SampleRequest
 
+R = TypeVar("R")
+
 
 @dataclass(frozen=True, slots=True)
 class PPOActors:
@@ -44,6 +47,11 @@ class PPOActors:
     reference: ActorGroup[ReferenceActor]
     reward: ActorGroup[RewardActor]
     rollout: ActorGroup[RolloutActor]
+
+    def run(self, function: Callable[[], R]) -> list[Pending[R]]:
+        """Start a function in every actor's process."""
+        groups = (self.rollout, self.policy, self.critic, self.reference, self.reward)
+        return [group.run(function) for group in groups if group is not None]
 
     def stop(self) -> None:
         """End every actor; what they hold is lost."""
@@ -59,6 +67,8 @@ class IterationReport:
     iteration: int
     """Iterations done, this one included; also the version of the weights it published."""
     experience: ExperienceReport
+    scored: ScoredRollouts
+    """What the update learned from."""
     kl_coefficient: float
     """Beta of this iteration."""
     policy: UpdateReport | None
@@ -67,6 +77,8 @@ class IterationReport:
     """None where the estimator has no critic."""
     num_responses: int
     num_response_tokens: int
+    num_tokens: int
+    """Of prompts and responses."""
     dropped: list[dict[str, str]]
     """Row and reason of each response without a reward."""
     seconds: dict[str, float]
@@ -124,11 +136,13 @@ class PPOTrainer:
         report = IterationReport(
             iteration=self.iteration,
             experience=described,
+            scored=scored,
             kl_coefficient=self.kl_coefficient,
             policy=policy,
             critic=critic,
             num_responses=rollouts.num_rollouts,
             num_response_tokens=rollouts.num_response_tokens,
+            num_tokens=int(rollouts.lengths_B.sum()),
             dropped=dropped,
             seconds=clock.seconds,
         )

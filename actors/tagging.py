@@ -17,6 +17,7 @@ from moss.lineage import Run, shared_folder
 from moss.manifest import load_manifest
 from moss.pat_data import prompt_rows, sample_conversations, scored_rows, tag_examples
 from moss.quality import QualityBuckets
+from moss.quality_page import QUALITY_PAGE, render_quality_page
 from moss.sft_data import Example, select_examples
 from moss.tokenizer import MossTokenizer
 from moss.types import QUALITY_LEVELS
@@ -126,6 +127,9 @@ def tag_by_preference(
     storage.write_rows(run.path("data/prompts.parquet"), prompt_rows(sample))
     digest = load_manifest(inputs["preference_model"]).manifest_digest
     buckets.save(run.path("quality.json"), scores=scores, preference_model_digest=digest)
+    scored_by = f"{config.preference_model} (version {digest[:12]})"
+    page = render_quality_page(buckets, scores, scored_by=scored_by, model=config.run_id)
+    storage.write_text(run.path(QUALITY_PAGE), page)
     return TaggedData(
         tag_examples(sample, scores, buckets),
         renderer,

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Self
 
 import ray.train
@@ -26,10 +26,12 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from actors.cluster import connect
 from moss import metrics, storage
 from moss.checkpoints import load_latest_training_state
-from moss.config.optimization import TrainingConfig
+from moss.config.optimization import ParallelConfig, TrainingConfig
 from moss.errors import MossError
 from moss.progress import Progress
 from moss.tracking import Tracker
+from moss.tracking_services import start_services
+from moss.usage import Usage, measure_own_usage, measure_usage, usage_metrics
 
 if TYPE_CHECKING:
     from moss.training import StepReport, TrainingTask
@@ -38,6 +40,8 @@ STATES_FOLDER = "states"
 WORK_FOLDER = "work"
 PROGRESS_FILE = "training-progress.json"
 RESULT_FILE = "training-result.json"
+USAGE_PREFIX = "training-usage-"
+"""Of the files in which every rank says what it used."""
 _POLL_S = 0.5
 _REPORT_EVERY_S = 1.0
 
@@ -70,10 +74,13 @@ def train(task: TrainingTask, *, stage: str, run_folder: str, num_steps: int) ->
         tempfile.TemporaryDirectory(prefix="moss-train-") as scratch,
         _live_progress(stage, run_folder, num_steps),
     ):
+        began = time.monotonic()
         _fit(_trainer(WorkerSettings(task, run_folder), scratch))
+        seconds = time.monotonic() - began
     final = storage.read_json(storage.join(run_folder, RESULT_FILE))
     assert isinstance(final, dict), "rank 0 wrote a mapping"
-    return {str(name): float(value) for name, value in final.items()}
+    cost = _cost(task.training.parallel, run_folder, seconds=seconds)
+    return {str(name): float(value) for name, value in final.items()} | cost
 
 
 def connect_for(training: TrainingConfig, *, stage: str) -> AbstractContextManager[None]:
@@ -84,6 +91,19 @@ def connect_for(training: TrainingConfig, *, stage: str) -> AbstractContextManag
         num_gpus_needed=parallel.num_workers if parallel.device == "cuda" else 0,
         what=f"{stage} with {parallel.num_workers} training worker(s)",
     )
+
+
+def _cost(parallel: ParallelConfig, run_folder: str, *, seconds: float) -> dict[str, float]:
+    """What this process and the workers of this attempt used."""
+    used = [measure_own_usage()]
+    for rank in range(parallel.num_workers):
+        path = storage.join(run_folder, f"{USAGE_PREFIX}{rank}.json")
+        stored = storage.read_json(path)
+        assert isinstance(stored, dict), "each rank wrote a mapping"
+        used.append(Usage(**stored))
+        storage.remove(path)
+    num_gpus = parallel.num_workers if parallel.device == "cuda" else 0
+    return usage_metrics(used, gpu_s=num_gpus * seconds)
 
 
 def discard_states(run_folder: str) -> None:
@@ -100,14 +120,21 @@ def run_worker(loop_config: dict[str, bytes]) -> None:
     torch.set_num_threads(settings.task.training.parallel.num_threads)
     from transformers.utils.logging import disable_progress_bar
 
-    from moss.training import run_training
-
     disable_progress_bar()
     states = storage.join(settings.run_folder, STATES_FOLDER)
-    if ray.train.get_context().get_world_rank():
+    rank = ray.train.get_context().get_world_rank()
+    _train_rank(settings, states, rank)
+    usage = storage.join(settings.run_folder, f"{USAGE_PREFIX}{rank}.json")
+    storage.write_json(usage, asdict(measure_usage()))
+
+
+def _train_rank(settings: WorkerSettings, states: str, rank: int) -> None:
+    from moss.training import run_training
+
+    if rank:
         run_training(settings.task, states, _ignore)
         return
-    with _StepLog(settings.run_folder, settings.task.training.log_every_steps, states) as log:
+    with _StepLog(settings.run_folder, settings.task.training, states) as log:
         final = run_training(settings.task, states, log.record)
         final |= log.totals()
     storage.write_json(storage.join(settings.run_folder, RESULT_FILE), final)
@@ -116,11 +143,17 @@ def run_worker(loop_config: dict[str, bytes]) -> None:
 class _StepLog:
     """Rank 0's record of steps: metrics every few steps, the progress file every second."""
 
-    def __init__(self, run_folder: str, log_every_steps: int, states: str) -> None:
+    def __init__(self, run_folder: str, training: TrainingConfig, states: str) -> None:
         resumed = load_latest_training_state(states)
-        self._tracker = Tracker(run_folder, resume_step=resumed[0] if resumed else 0)
+        self._tracker = Tracker(
+            run_folder,
+            resume_step=resumed[0] if resumed else 0,
+            services=start_services(
+                training.tracking, run_folder, run_id=os.path.basename(run_folder)
+            ),
+        )
         self._progress_path = storage.join(run_folder, PROGRESS_FILE)
-        self._log_every_steps = log_every_steps
+        self._log_every_steps = training.log_every_steps
         self._num_tokens, self._seconds, self._last_loss = 0, 0.0, 0.0
         self._written_at = 0.0
 

@@ -17,10 +17,12 @@ from moss.config.serve import TurnConfig
 from moss.errors import MossError
 from moss.evaluation.prompts import ToolQuery
 from moss.evaluation.tool_turns import ARMS, Arm, ToolTurn
+from moss.forward import evaluate_logprobs
 from moss.lineage import shared_folder
 from moss.models import PreferenceModel, load_policy
+from moss.quality import check_tags
 from moss.recipes import stable_int
-from moss.rollouts import SampleRequest
+from moss.rollouts import Rollout, RolloutBatch, SampleRequest
 from moss.sampling import TransformersSampler
 from moss.scoring import score_sequences
 from moss.storage import join
@@ -43,9 +45,10 @@ class EvaluatedModel:
         tokenizer = MossTokenizer.load(folder)
         model = load_policy(folder).to(config.device)
         self.renderer = ChatRenderer(tokenizer)
+        check_tags(folder, self.renderer)
         self.max_positions = int(model.config.max_position_embeddings)
         self.sampler = TransformersSampler(model, pad_id=tokenizer.pad_id)
-        self._config = config
+        self._model, self._pad_id, self._config = model, tokenizer.pad_id, config
 
     def fits(self, history: Conversation) -> bool:
         """Whether a history, its longest tag and a whole response fit the model's positions."""
@@ -61,29 +64,62 @@ class EvaluatedModel:
         advance: Advance,
     ) -> dict[str, str]:
         """Prompt id -> response to each history, sampled with a seed of its own."""
+        rollouts = self.sample(
+            histories, self.sampling, quality=quality, seed=seed, advance=advance
+        )
+        return {item: self.text_of(rollout) for item, rollout in rollouts.items()}
+
+    def sample(
+        self,
+        histories: Mapping[str, Conversation],
+        sampling: SamplingParams,
+        *,
+        quality: int | None,
+        seed: int,
+        advance: Advance,
+    ) -> dict[str, Rollout]:
+        """Prompt id -> response as token ids; its seed follows from `seed` and the prompt's id."""
+        stops = [self.renderer.end_id("moss"), self.renderer.tokenizer.eos_id]
+        sampled: dict[str, Rollout] = {}
+        ids = list(histories)
+        for start in range(0, len(ids), self._config.batch_size):
+            batch = ids[start : start + self._config.batch_size]
+            requests = [
+                SampleRequest(
+                    self.prompt_ids(histories[item], quality), seed=stable_int(seed, item) % 2**31
+                )
+                for item in batch
+            ]
+            rollouts = self.sampler.generate(requests, sampling, stops)
+            sampled |= dict(zip(batch, rollouts, strict=True))
+            advance(len(batch))
+        return sampled
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """How the configured responses are drawn."""
         config = self._config
-        params = SamplingParams(
+        return SamplingParams(
             temperature=config.temperature,
             top_p=config.top_p,
             max_new_tokens=config.max_new_tokens,
         )
-        stops = [self.renderer.end_id("moss"), self.renderer.tokenizer.eos_id]
-        responses: dict[str, str] = {}
-        ids = list(histories)
-        for start in range(0, len(ids), config.batch_size):
-            batch = ids[start : start + config.batch_size]
-            requests = [
-                SampleRequest(
-                    self.renderer.prompt_ids(histories[item], "moss", quality),
-                    seed=stable_int(seed, item) % 2**31,
-                )
-                for item in batch
-            ]
-            rollouts = self.sampler.generate(requests, params, stops)
-            for item, rollout in zip(batch, rollouts, strict=True):
-                responses[item] = self.renderer.decode_section(rollout.response_ids, "moss")
-            advance(len(batch))
-        return responses
+
+    def prompt_ids(self, history: Conversation, quality: int | None) -> list[int]:
+        """What a response goes on from."""
+        return self.renderer.prompt_ids(history, "moss", quality)
+
+    def text_of(self, rollout: Rollout) -> str:
+        """A response as its reader sees it."""
+        return self.renderer.decode_section(rollout.response_ids, "moss")
+
+    def logprobs(self, rollouts: Sequence[Rollout]) -> list[float]:
+        """log pi(y|x) of each response at temperature 1, nats."""
+        batch = RolloutBatch.from_rollouts(rollouts, pad_id=self._pad_id)
+        logprobs_BT = evaluate_logprobs(
+            self._model, batch, temperature=1.0, max_rows=self._config.batch_size
+        )
+        return [float(logprob) for logprob in logprobs_BT.sum(1)]
 
 
 class Scorer:

@@ -9,25 +9,18 @@ from dataclasses import dataclass
 
 from actors.session import TeacherSession
 from jobs.evaluation_models import EvaluatedModel, Scorer, walk_tool_turns
+from jobs.held_out import find_held_out, judge_pairs
 from moss import storage
-from moss.chat import Command, Conversation, format_commands
+from moss.chat import Command, format_commands
 from moss.config.evaluation import EvaluateConfig
-from moss.evaluation.findings import Comparison, Findings
+from moss.evaluation.findings import Findings
 from moss.evaluation.preference import PairAccuracy, pair_accuracy
-from moss.evaluation.prompts import (
-    HeldOut,
-    ToolQuery,
-    fresh_tool_queries,
-    held_out_histories,
-    training_fingerprints,
-)
+from moss.evaluation.prompts import HeldOut, ToolQuery, fresh_tool_queries
 from moss.evaluation.quality_control import QualityControl, quality_control
 from moss.evaluation.report import Report, save_report
 from moss.evaluation.report_html import render_html
-from moss.evaluation.statistics import WinRate
 from moss.evaluation.tool_turns import ToolTurn, tool_benefit, tool_control
-from moss.evaluation.winrate import comparison_rows, count_score_wins, count_wins
-from moss.judge import JudgePair
+from moss.evaluation.winrate import count_score_wins
 from moss.lineage import Run
 from moss.outputs import read_named_rows
 from moss.preference_data import collect_judged
@@ -56,12 +49,12 @@ class Measured:
 
 def measure(config: EvaluateConfig, session: TeacherSession) -> Measured:
     """Generate, score, judge, walk tool turns."""
-    trained = training_fingerprints(_training_rows(config))
-    held_out, notes = _held_out(config, trained)
+    held_out, notes, trained = find_held_out(config)
     scorer = Scorer(config.run_path(config.preference_model), config.generation)
     tagged, responses = _respond(config, held_out, session)
     scores = {name: scorer.score(held_out.histories, own) for name, own in responses.items()}
-    judgments, judged = _judge(config, session, responses, held_out)
+    pairs = [(config.pat, config.sft), (config.ppo, config.sft), (config.pat, config.ppo)]
+    judgments, judged = judge_pairs(config, session, pairs, responses, held_out)
     queries = fresh_tool_queries(config.tool_evaluation, trained, seed=config.seed)
     model = EvaluatedModel(config.run_path(config.tool_model), config.generation)
     turns = walk_tool_turns(model, queries, config, session.progress.advance)
@@ -115,36 +108,6 @@ def write_files(run: Run, measured: Measured, report: Report) -> list[str]:
     return ["report.json", "report.html", *files]
 
 
-def _training_rows(config: EvaluateConfig) -> list[Row]:
-    rows: list[Row] = []
-    for reference in config.training_data:
-        rows += _conversation_rows(config, reference)
-    return rows
-
-
-def _conversation_rows(config: EvaluateConfig, reference: str) -> list[Row]:
-    folder = config.run_path(reference)
-    names = [name for name in storage.list_files(folder) if name.endswith("conversations.parquet")]
-    rows = [row for name in names for row in read_named_rows(folder, name)]
-    return [row for row in rows if row["status"] == "ok"]
-
-
-def _held_out(config: EvaluateConfig, trained: set[str]) -> tuple[HeldOut, list[str]]:
-    wanted = max(config.win_rate.num_prompts, config.quality_control.num_prompts)
-    rows = _conversation_rows(config, config.conversations)
-    model = EvaluatedModel(config.run_path(config.sft), config.generation)
-    fitting = [row for row in rows if model.fits(Conversation.from_json(str(row["conversation"])))]
-    held_out = held_out_histories(fitting, trained, num_prompts=wanted, seed=config.seed)
-    found = len(held_out.histories)
-    notes = [
-        f"{found} held-out prompts; {held_out.num_leaked} more of the eval split left out because "
-        f"a training set of {', '.join(config.training_data)} holds their text"
-    ]
-    if found < wanted:
-        notes.append(f"{wanted} prompts were asked for, the eval split has {found}")
-    return held_out, notes
-
-
 def _respond(
     config: EvaluateConfig, held_out: HeldOut, session: TeacherSession
 ) -> tuple[dict[int, dict[str, str]], dict[str, dict[str, str]]]:
@@ -163,29 +126,6 @@ def _respond(
             held_out.histories, quality=None, seed=config.seed, advance=advance
         )
     return tagged, responses
-
-
-def _judge(
-    config: EvaluateConfig,
-    session: TeacherSession,
-    responses: Mapping[str, Mapping[str, str]],
-    held_out: HeldOut,
-) -> tuple[list[Row], dict[Comparison, WinRate]]:
-    pairs = [(config.pat, config.sft), (config.ppo, config.sft), (config.pat, config.ppo)]
-    rows = [
-        row
-        for model, against in pairs
-        for row in comparison_rows(
-            model, against, responses, held_out.histories, languages=held_out.languages
-        )
-    ]
-    recipe = JudgePair(session.teacher.model("judge"), config.win_rate.judge_sampling)
-    judged = session.ask(rows, recipe)
-    results = {}
-    for model, against in pairs:
-        mine = [row for row in judged if {row["model_a"], row["model_b"]} == {model, against}]
-        results[model, against] = count_wins(model, mine)
-    return judged, results
 
 
 def _accuracy(config: EvaluateConfig, scorer: Scorer) -> PairAccuracy:

@@ -1,7 +1,8 @@
 """Preference-aware training: score, sort into six buckets, tag, train MOSS-PAT.
 
 Usage: python -m jobs.train_pat --config tiny
-Writes `checkpoint/`, `data/scored.parquet`, `data/prompts.parquet` (PPO's prompts), `quality.json`.
+Writes `checkpoint/` with the tags it was trained on, `data/scored.parquet`, `data/prompts.parquet`
+(PPO's prompts), `quality.json` (bounds) and `report.html` (the paper's Fig. 7).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ def _train_tagged(config: TrainPATConfig, run: Run, inputs: dict[str, str]) -> N
     from actors.tagging import tag_by_preference
     from actors.train_worker import connect_for, discard_states, train
     from moss.lineage import shared_folder
+    from moss.quality import pin_tags
+    from moss.quality_page import QUALITY_PAGE
     from moss.sft_data import write_sequences
     from moss.training_tasks import LanguageModelTask
 
@@ -65,8 +68,10 @@ def _train_tagged(config: TrainPATConfig, run: Run, inputs: dict[str, str]) -> N
         )
         num_steps = config.training.num_steps(num_sequences["train"])
         metrics = train(task, stage="train_pat", run_folder=folder, num_steps=num_steps)
+    pin_tags(f"{folder}/checkpoint", tagged.renderer)
     run.finish(
         outputs=["checkpoint", "data", "quality.json"],
+        views=[QUALITY_PAGE],
         counts=tagged.counts | counts,
         metrics=metrics,
         model_name=config.run_id,

@@ -2,8 +2,9 @@
 
 Usage: python -m jobs.train_ppo --config tiny [--set ppo.kl_coefficient=0.05]
 Reads MOSS-SFT, the preference model and PAT's `data/prompts.parquet`; writes `checkpoint/`,
-`data/dropped_rollouts.parquet` and `metrics.jsonl`. Run again after a kill, it goes on from the
-last training state.
+`data/dropped_rollouts.parquet`, `metrics.jsonl` and `samples.jsonl`. Run again after a kill, it
+goes on from the last training state. A monitor that stops it leaves the best checkpoint that passed
+no limit, and says so in the manifest's notes.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def run_stage(config: TrainPPOConfig) -> None:
             counts=result.counts,
             metrics=result.metrics,
             model_name=config.run_id,
+            notes=result.notes,
         )
 
 

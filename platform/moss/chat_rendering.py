@@ -86,6 +86,12 @@ class ChatRenderer:
             spans.append(Span(quality_tag(quality), loss=False, control=True))
         return self._encode(spans).ids
 
+    def tag_ids(self, quality: int) -> list[int]:
+        """Tokens of a quality tag where it stands, behind the header of a reply."""
+        header = Span(HEADERS["moss"], loss=False, control=True)
+        tag = Span(quality_tag(quality), loss=False, control=True)
+        return self._encode([header, tag]).ids[len(self._encode([header]).ids) :]
+
     def end_id(self, section: Section) -> int:
         """Token id that ends a section's body."""
         controls = self.tokenizer.controls

@@ -17,6 +17,7 @@
     ├── ResourceError                       the cluster lacks what the config asks for
     ├── LayoutError (ImportError)           moss, actors and jobs come from different trees
     ├── WaitTimeoutError (TimeoutError)     a bounded wait ran out
+    ├── TrainingStoppedError                a monitor stopped a run that has no good checkpoint yet
     └── WeightSyncError                     pushed weights did not arrive whole
 
 Each message says what came, what was expected and what to do. Errors hold one string only, so they
@@ -90,6 +91,10 @@ class LayoutError(MossError, ImportError):
 
 class WaitTimeoutError(MossError, TimeoutError):
     """A bounded wait ran out."""
+
+
+class TrainingStoppedError(MossError):
+    """A monitor stopped a run before it had a checkpoint within the limits."""
 
 
 class WeightSyncError(MossError):

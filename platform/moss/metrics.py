@@ -17,6 +17,8 @@ UNITS: Mapping[str, str] = {
     "tokens_per_s": "tokens per second",
     "samples_per_s": "rows or responses per second",
     "s": "seconds of wall time",
+    "cpu_s": "seconds of processor time",
+    "gpu_s": "seconds of wall time times reserved GPUs",
     "bytes": "bytes",
     "usd": "US dollars",
     "count": "number of things",
@@ -46,6 +48,7 @@ ROLLOUT_SCORE = "rollout/score"
 ROLLOUT_LENGTH = "rollout/length_tokens"
 ROLLOUT_STOPPED = "rollout/stopped_fraction"
 ROLLOUT_KL = "rollout/kl_nats"
+ROLLOUT_REPETITION = "rollout/repetition_fraction"
 ROLLOUT_STALENESS = "rollout/staleness_versions"
 ROLLOUT_LOGPROB_GAP = "rollout/logprob_gap_nats"
 
@@ -67,12 +70,16 @@ PPO_POLICY_GRADIENT_NORM = "ppo/policy_gradient_norm"
 PPO_VALUE_GRADIENT_NORM = "ppo/value_gradient_norm"
 
 TIME_STEP = "time/step_s"
+TIME_THROUGHPUT = "time/response_tokens_per_s"
 TIME_ROLLOUT = "time/rollout_s"
 TIME_SCORE = "time/score_s"
 TIME_UPDATE = "time/update_s"
 TIME_WEIGHT_PUSH = "time/weight_push_s"
 TIME_CHECKPOINT = "time/checkpoint_s"
+COST_CPU = "cost/cpu_s"
+COST_GPU = "cost/gpu_s"
 MEMORY_PEAK = "memory/peak_bytes"
+MEMORY_GPU_PEAK = "memory/gpu_peak_bytes"
 
 TEACHER_CALLS = "teacher/calls_count"
 TEACHER_FAILED = "teacher/failed_count"
@@ -87,6 +94,25 @@ METRICS: tuple[str, ...] = tuple(
     if name.isupper() and isinstance(value, str) and "/" in value
 )
 """Every name above."""
+
+PROMETHEUS_METRICS: tuple[str, ...] = (
+    ROLLOUT_SCORE,
+    ROLLOUT_KL,
+    ROLLOUT_LENGTH,
+    ROLLOUT_REPETITION,
+    ROLLOUT_STOPPED,
+    TIME_THROUGHPUT,
+    PPO_KL_COEFFICIENT,
+    PPO_ENTROPY,
+    PPO_POLICY_LOSS,
+    PPO_VALUE_LOSS,
+    TIME_STEP,
+    TIME_ROLLOUT,
+    TIME_SCORE,
+    TIME_UPDATE,
+    TIME_WEIGHT_PUSH,
+)
+"""The series of PPO that a cluster's Prometheus gets; see `prometheus_name`."""
 
 _NAME = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_@.-]+)+")
 
@@ -109,3 +135,12 @@ def check_name(name: str) -> None:
     """Raise DataError unless a name has the form `stage/quantity_unit`."""
     if not _NAME.fullmatch(name):
         raise DataError(f"metric {name!r} is not of the form stage/quantity_unit, lower case")
+
+
+def prometheus_name(name: str) -> str:
+    """The name as Ray takes it; Prometheus shows it with Ray's prefix `ray_`.
+
+    >>> prometheus_name("rollout/kl_nats")
+    'moss_rollout_kl_nats'
+    """
+    return f"moss_{name.replace('/', '_')}"

@@ -16,9 +16,13 @@ import numpy as np
 
 from moss import storage
 from moss.chat import quality_tag
+from moss.chat_rendering import ChatRenderer
 from moss.config.quality import QualityConfig
 from moss.errors import DataError
 from moss.types import QUALITY_LEVELS
+
+TAGS_FILE = "quality_tags.json"
+"""Of a checkpoint that was trained on tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +86,36 @@ class QualityBuckets:
         data = cast(dict[str, object], storage.read_json(path))
         bounds = cast(list[float], data["bounds"])
         return cls(tuple(bounds), str(data["rule"]))
+
+
+def pin_tags(checkpoint: str, renderer: ChatRenderer) -> None:
+    """Write into a checkpoint which text and tokens each level's tag was trained as."""
+    storage.write_json(storage.join(checkpoint, TAGS_FILE), _tags_of(renderer))
+
+
+def check_tags(checkpoint: str, renderer: ChatRenderer) -> None:
+    """Refuse a checkpoint whose tags were trained as other text or tokens than are rendered now.
+
+    A checkpoint without pinned tags was not trained on any.
+
+    Raises:
+        DataError: names the first level that differs.
+    """
+    path = storage.join(checkpoint, TAGS_FILE)
+    if not storage.exists(path):
+        return
+    pinned = storage.read_json(path)
+    for level, tag in _tags_of(renderer).items():
+        trained = pinned.get(level) if isinstance(pinned, dict) else None
+        if trained != tag:
+            raise DataError(
+                f"{checkpoint} was trained with the quality tag {trained} for level {level}, but "
+                f"{tag} would be sent; use the tokenizer and code that it was trained with"
+            )
+
+
+def _tags_of(renderer: ChatRenderer) -> dict[str, dict[str, object]]:
+    return {
+        str(level): {"text": quality_tag(level), "ids": renderer.tag_ids(level)}
+        for level in QUALITY_LEVELS
+    }

@@ -1,4 +1,4 @@
-"""Metrics of a run: `metrics.jsonl` for programs, TensorBoard events for people.
+"""Metrics of a run: `metrics.jsonl` for programs, TensorBoard events for people, and services.
 
 One JSON object a line: `{"step": 3, "time": "...", "metrics": {"train/loss_nats": 2.1}}`. A value
 that is not finite is stored as the string `"nan"`, `"inf"` or `"-inf"`, so a diverged loss is on
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Self, TextIO
 from moss import storage
 from moss.errors import DataError
 from moss.metrics import check_name
+from moss.tracking_services import Service
 
 if TYPE_CHECKING:
-    from tensorboard.summary import Writer
+    from moss.tensorboard_events import EventWriter
 
 METRICS_FILE = "metrics.jsonl"
 _REMOTE_LINES_PER_WRITE = 50
@@ -38,21 +39,28 @@ class Tracker:
         run_folder: folder of the run.
         resume_step: last step whose lines stay; None keeps all, 0 keeps none but step 0.
         tensorboard: whether to write events to `<run>/tensorboard/`.
+        services: what else gets every metric and text; closed with the tracker.
     """
 
     def __init__(
-        self, run_folder: str, *, resume_step: int | None = None, tensorboard: bool = True
+        self,
+        run_folder: str,
+        *,
+        resume_step: int | None = None,
+        tensorboard: bool = True,
+        services: Sequence[Service] = (),
     ) -> None:
+        self._services = tuple(services)
         self._path = storage.join(run_folder, METRICS_FILE)
         self._lines = [
             json.dumps(line)
-            for line in _read_lines(self._path)
+            for line in read_json_lines(self._path)
             if resume_step is None or _step_of(line) <= resume_step
         ]
         self._unwritten = 0
         self._rewrite()
         self._file: TextIO | None = None
-        self._events: Writer | None = None
+        self._events: EventWriter | None = None
         if not storage.is_remote(run_folder):
             self._lines.clear()
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115  closed by close()
@@ -80,12 +88,24 @@ class Tracker:
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(name, float(value), step)
+        for service in self._services:
+            service.log(step, metrics)
+
+    def log_text(self, step: int, tag: str, markdown: str) -> None:
+        """Show a table or other text to people: in TensorBoard and the services, not on disk."""
+        if self._events is not None:
+            self._events.add_text(tag, markdown, step)
+        for service in self._services:
+            service.log_text(step, tag, markdown)
 
     def close(self) -> None:
         """Write what is held back and close the files; calling it twice does no harm."""
         if self._events is not None:
             self._events.close()
             self._events = None
+        for service in self._services:
+            service.close()
+        self._services = ()
         if self._file is not None:
             if not self._file.closed:
                 self._file.flush()
@@ -114,11 +134,16 @@ def read_metrics(run_folder: str) -> list[tuple[int, dict[str, float]]]:
     """(step, metrics) of every whole line of a run; empty if it has logged nothing."""
     return [
         (_step_of(line), {name: float(value) for name, value in _metrics_of(line).items()})
-        for line in _read_lines(storage.join(run_folder, METRICS_FILE))
+        for line in read_json_lines(storage.join(run_folder, METRICS_FILE))
     ]
 
 
-def _read_lines(path: str) -> list[dict[str, object]]:
+def read_json_lines(path: str) -> list[dict[str, object]]:
+    """Every whole line of a file of JSON objects; empty if it is absent.
+
+    Raises:
+        DataError: a line that is not JSON, but for one torn by a kill at the end.
+    """
     if not storage.exists(path):
         return []
     text = storage.read_bytes(path).decode("utf-8", errors="replace")
@@ -151,7 +176,7 @@ def _storable(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
 
 
-def _event_writer(folder: str) -> Writer:
-    from tensorboard.summary import Writer  # slow to import; needs neither torch nor TensorFlow
+def _event_writer(folder: str) -> EventWriter:
+    from moss.tensorboard_events import EventWriter  # slow to import
 
-    return Writer(folder)
+    return EventWriter(folder)

@@ -74,6 +74,9 @@ def test_zero_3_on_two_workers_equals_one_plain_process(
     )
     assert losses[-1] < losses[0]
     assert final["train/seen_tokens"] == 8 * 8 * 32
+    assert final["cost/cpu_s"] > 1
+    assert final["memory/peak_bytes"] > 200 * 2**20  # two workers, each with torch
+    assert not list((tmp_path / "sharded").glob("training-usage-*"))
     first = load_policy(alone.checkpoint_folder).state_dict()
     second = load_policy(sharded.checkpoint_folder).state_dict()
     assert all(torch.allclose(first[name], second[name], atol=2e-4) for name in first)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from actors.local_cluster import LocalCluster
+from moss.evaluation.report import load_report
 from moss.lineage import load_manifest, parent_chain, verify_outputs
 from moss.road_records import ProcessRecords
 from tests.clusters import ROOT, clean_environment, start_head
@@ -91,6 +92,21 @@ def test_the_road_ends_with_the_table_and_a_chat_page_that_answers(
     url = json.loads((workspace / "chat" / "service.json").read_text(encoding="utf-8"))["url"]
     assert f"chat page: {url}" in output
     assert httpx.get(f"{url}/health", timeout=10, trust_env=False).is_success
+
+
+def test_the_comparison_shows_every_method_with_its_cost(micro: tuple[Path, str]) -> None:
+    workspace, _ = micro
+    report = load_report(str(workspace / "comparison" / "report.json"))
+    methods = ["MOSS-SFT", "MOSS-PAT", "MOSS-PPO", "MOSS-RS", "best of 2"]
+    tables = {table.title: table for table in report.tables}
+    scores = tables["Score, distance and length"]
+    assert [row[0] for row in scores.rows] == methods
+    cost = {row[0]: row[1:] for row in tables["Cost of each method's training run"].rows}
+    # Wall and CPU seconds, tokens and peak memory of every run that trained.
+    for name in methods[:-1]:
+        assert not {"–", "0"} & {cost[name][column] for column in (0, 1, 3, 4)}, name
+    assert (workspace / "MOSS-PAT" / "checkpoint" / "quality_tags.json").is_file()
+    assert (workspace / "MOSS-PAT" / "report.html").is_file()
 
 
 def test_the_teacher_ends_with_the_last_stage_that_needs_it(micro: tuple[Path, str]) -> None:

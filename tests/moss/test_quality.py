@@ -1,12 +1,21 @@
 """Scores to six levels."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moss.chat import Conversation, Turn
+from moss.chat_rendering import ChatRenderer
 from moss.config.quality import QualityConfig
 from moss.errors import DataError
-from moss.quality import QualityBuckets
+from moss.meta_instruction import MetaInstruction
+from moss.quality import QualityBuckets, check_tags, pin_tags
+from moss.quality_page import render_quality_page
+from moss.tokenizer import MossTokenizer
 from moss.types import QUALITY_LEVELS
 
 SCORES = [float(score) for score in range(101)]
@@ -67,3 +76,34 @@ def test_explicit_bounds_must_be_five_and_ascend() -> None:
         QualityConfig(rule="explicit", bounds=(1.0, 0.0, 2.0, 3.0, 4.0))
     with pytest.raises(ValueError, match="only 'explicit' has bounds"):
         QualityConfig(rule="quantile", bounds=(1.0, 2.0, 3.0, 4.0, 5.0))
+
+
+def test_a_checkpoint_whose_tags_were_trained_otherwise_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    renderer = ChatRenderer(MossTokenizer.load(tiny_checkpoint))
+    check_tags(str(tmp_path), renderer)  # nothing is pinned, so no tag was trained
+    pin_tags(str(tmp_path), renderer)
+    check_tags(str(tmp_path), renderer)
+    pinned = json.loads((tmp_path / "quality_tags.json").read_text())
+    assert pinned["60"]["text"] == " <quality: 60>"
+    for level in QUALITY_LEVELS:
+        history = Conversation(MetaInstruction("tiny"), (Turn("Hi", ""),))
+        tagged = renderer.prompt_ids(history, "moss", level)
+        assert tagged == renderer.prompt_ids(history, "moss") + pinned[str(level)]["ids"]
+    pinned["60"]["ids"][-1] += 1
+    (tmp_path / "quality_tags.json").write_text(json.dumps(pinned))
+    with pytest.raises(DataError, match="level 60"):
+        check_tags(str(tmp_path), renderer)
+
+
+def test_the_page_counts_every_conversation_once_and_states_the_scorer() -> None:
+    buckets = QualityBuckets.fit(SCORES, QualityConfig())
+    page = render_quality_page(buckets, SCORES, scored_by="PM (version abc)", model="MOSS-PAT")
+    rows = re.findall(r"<tr><td>(\d+)</td><td>([^<]*)</td><td>([^<]*)</td><td>(\d+)</td>", page)
+    assert [int(level) for level, *_ in rows] == list(QUALITY_LEVELS)
+    assert sum(int(count) for *_, count in rows) == len(SCORES)
+    bounds = [float(low) for _, low, _, _ in rows[1:]]
+    assert bounds == pytest.approx(buckets.bounds, abs=1e-3)
+    assert "PM (version abc)" in page
+    assert not re.search(r"https?:|src=|href=", page)

@@ -1,5 +1,6 @@
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from moss import storage
 from moss.errors import DataError
 from moss.metrics import TRAIN_LOSS
 from moss.tracking import Tracker, read_metrics
+from moss.tracking_services import guarded
 
 
 def _log(place: str, steps: range, *, resume_step: int | None = None) -> None:
@@ -77,3 +79,60 @@ def test_tensorboard_shows_the_same_values(tmp_path: Path) -> None:
     events.Reload()
     shown = [(e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors(TRAIN_LOSS)]
     assert shown == [(0, 0.0), (1, 0.5), (2, 1.0)]
+
+
+def test_tensorboard_shows_texts_as_its_text_plugin_reads_them(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    with Tracker(str(tmp_path)) as tracker:
+        tracker.log_text(3, "rollout/samples", "| a |\n|---|\n| b |")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.PluginTagToContent("text").keys() == {"rollout/samples"}
+    (event,) = events.Tensors("rollout/samples")
+    assert (event.step, make_ndarray(event.tensor_proto)[0]) == (3, b"| a |\n|---|\n| b |")
+
+
+class Recorder:
+    """A service that remembers, or fails from a step on."""
+
+    def __init__(self, fails_from: int = 10**6) -> None:
+        self.seen: list[tuple[int, object]] = []
+        self.closed = 0
+        self._fails_from = fails_from
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        if step >= self._fails_from:
+            raise ConnectionError("the server is gone")
+        self.seen.append((step, dict(metrics)))
+
+    def log_text(self, step: int, tag: str, markdown: str) -> None:
+        self.seen.append((step, (tag, markdown)))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_service_gets_every_metric_and_text_and_is_closed_once(tmp_path: Path) -> None:
+    service = Recorder()
+    with Tracker(str(tmp_path), tensorboard=False, services=[service]) as tracker:
+        tracker.log(1, {TRAIN_LOSS: 0.5})
+        tracker.log_text(1, "rollout/samples", "text")
+        tracker.close()
+    assert service.seen == [(1, {TRAIN_LOSS: 0.5}), (1, ("rollout/samples", "text"))]
+    assert service.closed == 1
+
+
+def test_a_service_that_fails_is_warned_of_once_and_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Recorder(fails_from=2)
+    with Tracker(str(tmp_path), tensorboard=False, services=[guarded("wandb", service)]) as tracker:
+        for step in range(5):
+            tracker.log(step, {TRAIN_LOSS: 1.0})
+    assert [step for step, _ in service.seen] == [0, 1]
+    assert service.closed == 0
+    (warning,) = caplog.messages
+    assert warning.startswith("wandb failed (ConnectionError: the server is gone)")
+    assert [step for step, _ in read_metrics(str(tmp_path))] == [0, 1, 2, 3, 4]

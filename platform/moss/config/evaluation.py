@@ -64,30 +64,35 @@ class TargetsConfig(Config):
     tool_false_calls: float = Field(0.05, ge=0, le=1)
 
 
-class EvaluateConfig(SynthesisConfig):
-    """Evaluate the road: preference accuracy, quality tags, win rates, tool control and benefit."""
+class HeldOutConfig(SynthesisConfig):
+    """What every comparison of models on held-out prompts needs."""
 
     reads_any_storage: ClassVar[bool] = False
 
-    run_id: str = "evaluation"
     conversations: str = "conversations"
     """Run whose `eval` split holds the prompts."""
     training_data: tuple[str, ...] = ("conversations", "tool-conversations")
     """Runs in whose training splits no evaluation prompt may occur."""
-    preferences: str = "preferences"
-    """Run of judged pairs; its validation split measures the preference model."""
     preference_model: str = "preference-model"
     sft: str = "MOSS-SFT"
     pat: str = "MOSS-PAT"
     ppo: str = "MOSS-PPO"
+    win_rate: WinRateConfig = WinRateConfig()
+    quality_control: QualityControlConfig = QualityControlConfig()
+    generation: GenerationConfig = GenerationConfig()
+
+
+class EvaluateConfig(HeldOutConfig):
+    """Evaluate the road: preference accuracy, quality tags, win rates, tool control and benefit."""
+
+    run_id: str = "evaluation"
+    preferences: str = "preferences"
+    """Run of judged pairs; its validation split measures the preference model."""
     tool_model: str = "MOSS-PAT"
     """Checkpoint whose use of tools is measured: the served one."""
     tool_quality: int | None = 100
     """Tag its replies are conditioned on; None for a model that was never tagged."""
-    win_rate: WinRateConfig = WinRateConfig()
-    quality_control: QualityControlConfig = QualityControlConfig()
     tool_evaluation: ToolEvaluationConfig = ToolEvaluationConfig()
-    generation: GenerationConfig = GenerationConfig()
     tools: ToolsConfig = ToolsConfig()
     targets: TargetsConfig = TargetsConfig()
 
@@ -107,3 +112,29 @@ class EvaluateConfig(SynthesisConfig):
         if self.tool_quality is not None and self.tool_quality not in QUALITY_LEVELS:
             raise ValueError(f"tool_quality={self.tool_quality} is not one of {QUALITY_LEVELS}")
         return self
+
+
+class BestOfConfig(Config):
+    """Best of n: SFT answers n times, the preference model takes the answer it scores highest."""
+
+    num_samples: int = Field(4, ge=2)
+
+
+class CompareConfig(HeldOutConfig):
+    """Compare SFT, PAT, PPO and others on the same prompts: quality, KL, length and cost."""
+
+    run_id: str = "comparison"
+    rejection_sampling: str | None = None
+    """Run of `train_rejection_sampling` to compare as well; null for none."""
+    best_of_n: BestOfConfig | None = None
+    """Null leaves it out; `{}` takes every default."""
+    num_kl_prompts: int = Field(64, ge=2)
+    """Prompts that the KL from SFT is measured on, by one response each at temperature 1."""
+    quality_spearman: float = Field(0.8, ge=-1, le=1)
+    """Rank correlation of tag and mean score from which PAT's score rises with the tag."""
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Runs of the methods that train a model of their own, SFT first."""
+        others = (self.sft, self.pat, self.ppo, self.rejection_sampling)
+        return tuple(name for name in others if name is not None)

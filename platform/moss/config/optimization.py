@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from moss.config.base import Config
+from moss.config.tracking import TrackingConfig
 
 
 class OptimizerConfig(Config):
@@ -113,6 +114,8 @@ class TrainingConfig(Config):
     """Restarts of crashed workers from the last checkpoint before the job fails."""
     optimizer: OptimizerConfig
     parallel: ParallelConfig = ParallelConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    """Where metrics go besides `metrics.jsonl` and TensorBoard."""
 
     @model_validator(mode="after")
     def batch_splits_over_workers(self) -> Self:

@@ -6,8 +6,9 @@ from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from moss.config.base import Config, StageConfig
+from moss.config.base import Config
 from moss.config.optimization import ParallelConfig
+from moss.config.watching import WatchedStageConfig
 
 _STEP_TOKENS: Final = 2048
 
@@ -267,7 +268,7 @@ class PPOTimeouts(Config):
     save_s: float = Field(120.0, gt=0)
 
 
-class TrainPPOConfig(StageConfig):
+class TrainPPOConfig(WatchedStageConfig):
     """The `train_ppo` stage: MOSS-SFT, preference model and prompts in, MOSS-PPO out."""
 
     execution_keys: ClassVar[frozenset[str]] = StageConfig.execution_keys | {
