@@ -7,7 +7,7 @@ policy and critic updates -> published weights. Other estimators than GAE have n
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,6 @@ from moss.config.ppo import TrainPPOConfig
 from moss.experience import (
     ExperienceReport,
     ScoredRollouts,
-    Scores,
     UpdateReport,
     drop_failed,
     make_experience,
@@ -31,6 +30,8 @@ from moss.experience import (
 )
 from moss.kl import adapt_coefficient
 from moss.ppo_inputs import PPOInputs
+from moss.reward_normalization import RewardNormalizer
+from moss.rewards.base import PromptFacts, join_scores, mean_parts
 from moss.rollouts import Experience, Floats, RolloutBatch, SampleRequest
 
 
@@ -69,12 +70,14 @@ class IterationReport:
     num_response_tokens: int
     dropped: list[dict[str, str]]
     """Row and reason of each response without a reward."""
+    reward_parts: dict[str, float]
+    """Mean score of each of several rewards, unweighted."""
     seconds: dict[str, float]
     """Wall time of each phase."""
 
 
 class PPOTrainer:
-    """Runs iterations; all it knows besides the actors is `iteration` and `kl_coefficient`."""
+    """Runs iterations; all it knows besides the actors is `iteration` and `state()`."""
 
     def __init__(
         self,
@@ -85,14 +88,21 @@ class PPOTrainer:
         *,
         iteration: int,
         kl_coefficient: float,
+        normalizer_state: Mapping[str, float] | None = None,
     ) -> None:
-        """Go on after `iteration` iterations, with the beta that the last of them left."""
+        """Go on after `iteration` iterations, with the beta and what the last of them left."""
         self._actors, self._weights, self._inputs = actors, weights, inputs
         self._config, self._timeouts, self._sampling = (
             config.ppo,
             config.timeouts,
             config.rollout.sampling,
         )
+        self._rewards = config.rewards
+        self._normalizer = RewardNormalizer(
+            config.rewards.normalization, fixed_scale=inputs.score_scale
+        )
+        if normalizer_state:
+            self._normalizer.load(normalizer_state)
         self.iteration = iteration
         """Iterations done; the rollout actors hold the weights of this version."""
         self.kl_coefficient = kl_coefficient
@@ -108,11 +118,13 @@ class PPOTrainer:
         )
         rollouts = self._generate(requests)
         clock.end("rollout")
-        scored, dropped = self._score(rollouts)
+        scored, dropped, reward_parts = self._score(rollouts)
+        mean, scale = self._normalizer.moments(scored.scores_B)
         experience, described = make_experience(
             scored,
             self._config,
-            score_scale=self._inputs.score_scale,
+            score_scale=scale,
+            score_mean=mean,
             kl_coefficient=self.kl_coefficient,
         )
         clock.end("score")
@@ -130,10 +142,15 @@ class PPOTrainer:
             num_responses=rollouts.num_rollouts,
             num_response_tokens=rollouts.num_response_tokens,
             dropped=dropped,
+            reward_parts=reward_parts,
             seconds=clock.seconds,
         )
         self._adapt_kl_coefficient(report)
         return report
+
+    def state(self) -> dict[str, object]:
+        """What the next iteration depends on besides its number and the actors."""
+        return {"kl_coefficient": self.kl_coefficient, "normalizer": self._normalizer.state()}
 
     def _generate(self, requests: Sequence[SampleRequest]) -> RolloutBatch:
         group = self._actors.rollout
@@ -148,16 +165,18 @@ class PPOTrainer:
             [rollout for answer in answers for rollout in answer], pad_id=self._inputs.pad_id
         )
 
-    def _score(self, rollouts: RolloutBatch) -> tuple[ScoredRollouts, list[dict[str, str]]]:
+    def _score(
+        self, rollouts: RolloutBatch
+    ) -> tuple[ScoredRollouts, list[dict[str, str]], dict[str, float]]:
         """All forward passes at once, one per role."""
         actors, limit_s = self._actors, self._timeouts.score_s
-        scores = actors.reward.map(RewardActor.score, _shards(rollouts, actors.reward.num_ranks))
+        scores = actors.reward.map(RewardActor.score, self._reward_shards(rollouts))
         reference = actors.reference.map(
             ReferenceActor.logprobs, _shards(rollouts, actors.reference.num_ranks)
         )
         logprobs = actors.policy.call(PolicyActor.logprobs, rollouts)
         values = actors.critic.call(CriticActor.values, rollouts) if actors.critic else None
-        joined = _join_scores(scores.wait(limit_s))
+        joined = join_scores(scores.wait(limit_s))
         scored = ScoredRollouts(
             rollouts=rollouts,
             prompts_B=np.arange(rollouts.num_rollouts) // self._config.responses_per_prompt,
@@ -168,7 +187,20 @@ class PPOTrainer:
             ),
             values_BT=values.only(limit_s) if values else None,
         )
-        return drop_failed(scored, joined.failures)
+        most = self._rewards.max_failed_fraction
+        kept, dropped = drop_failed(scored, joined.failures, max_failed_fraction=most)
+        return kept, dropped, mean_parts(joined)
+
+    def _reward_shards(
+        self, rollouts: RolloutBatch
+    ) -> list[tuple[RolloutBatch, list[PromptFacts]]]:
+        facts = self._inputs.prompts.facts(
+            self.iteration,
+            self._config.num_prompts,
+            responses_per_prompt=self._config.responses_per_prompt,
+        )
+        parts = _split(rollouts.num_rollouts, self._actors.reward.num_ranks)
+        return [(rollouts.rows(rows), [facts[row] for row in rows]) for rows in parts]
 
     def _update(self, experience: Experience) -> tuple[UpdateReport | None, UpdateReport | None]:
         """Policy and critic side by side; the critic alone during its warm-up."""
@@ -222,12 +254,3 @@ def _shards(batch: RolloutBatch, num_ranks: int) -> list[RolloutBatch]:
 
 def _join_rows(parts: Sequence[Floats], *, width: int) -> Floats:
     return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
-
-
-def _join_scores(parts: Sequence[Scores]) -> Scores:
-    failures: dict[int, str] = {}
-    start = 0
-    for part in parts:
-        failures |= {start + row: reason for row, reason in part.failures.items()}
-        start += len(part.scores_B)
-    return Scores(np.concatenate([part.scores_B for part in parts]), failures)

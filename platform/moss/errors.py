@@ -17,7 +17,8 @@
     ├── ResourceError                       the cluster lacks what the config asks for
     ├── LayoutError (ImportError)           moss, actors and jobs come from different trees
     ├── WaitTimeoutError (TimeoutError)     a bounded wait ran out
-    └── WeightSyncError                     pushed weights did not arrive whole
+    ├── WeightSyncError                     pushed weights did not arrive whole
+    └── RewardError (ConnectionError)       a reward that no row of the run can get
 
 Each message says what came, what was expected and what to do. Errors hold one string only, so they
 survive pickling across processes.
@@ -94,3 +95,7 @@ class WaitTimeoutError(MossError, TimeoutError):
 
 class WeightSyncError(MossError):
     """Pushed weights did not arrive whole."""
+
+
+class RewardError(MossError, ConnectionError):
+    """A reward refuses every row, and no retry can cure it."""

@@ -49,6 +49,8 @@ ROLLOUT_KL = "rollout/kl_nats"
 ROLLOUT_STALENESS = "rollout/staleness_versions"
 ROLLOUT_LOGPROB_GAP = "rollout/logprob_gap_nats"
 
+REWARD_FAILED = "reward/failed_count"
+
 PPO_POLICY_LOSS = "ppo/policy_loss_score"
 PPO_VALUE_LOSS = "ppo/value_loss_squared_score"
 PPO_CLIPPED = "ppo/clipped_fraction"
@@ -89,6 +91,11 @@ METRICS: tuple[str, ...] = tuple(
 """Every name above."""
 
 _NAME = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_@.-]+)+")
+
+
+def reward_score(name: str) -> str:
+    """Name of the metric of one of several rewards."""
+    return f"reward/{name}_score"
 
 
 def unit_of(name: str) -> str:

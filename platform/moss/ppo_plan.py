@@ -51,6 +51,7 @@ class Models:
 
     policy: ModelShape
     preference_model: ModelShape
+    """The policy's where the run reads no preference model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,8 @@ def _reference_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
 
 def _reward_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
     actor = config.actors.reward
+    if not config.rewards.uses_preference_model:
+        return _with_host({}, passing=0)
     parts = {
         "weights": FP32_BYTES * shape.num_value_parameters,
         "activations": _forward_activations(config, actor, shape),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from moss.chat import Conversation
 from moss.chat_rendering import ChatRenderer
 from moss.errors import DataError
+from moss.rewards.base import PromptFacts
 from moss.rollouts import SampleRequest
 
 
@@ -27,6 +28,8 @@ class PromptSet:
     num_filtered: int
     """Prompts left out because they are longer than the limit."""
     seed: int
+    columns: tuple[Mapping[str, str | None], ...] = field(default=(), repr=False)
+    """What rewards may read of each prompt's row; empty where they read nothing."""
 
     def batch(
         self, iteration: int, num_prompts: int, *, responses_per_prompt: int = 1
@@ -44,6 +47,19 @@ class PromptSet:
             for position in range(iteration * size, (iteration + 1) * size)
         ]
 
+    def facts(
+        self, iteration: int, num_prompts: int, *, responses_per_prompt: int = 1
+    ) -> list[PromptFacts]:
+        """What rewards may know of the prompts behind `batch`'s requests, in their order."""
+        size = num_prompts * responses_per_prompt
+        rows = [
+            self._prompt_at(position // responses_per_prompt)
+            for position in range(iteration * size, (iteration + 1) * size)
+        ]
+        return [
+            PromptFacts(self.ids[row], self.columns[row] if self.columns else {}) for row in rows
+        ]
+
     def num_iterations(self, num_prompts: int) -> int:
         """Whole batches of `num_prompts` in one pass over the prompts, at least one."""
         return max(1, len(self.prompts) // num_prompts)
@@ -59,15 +75,23 @@ class PromptSet:
 
 
 def render_prompts(
-    rows: Sequence[Mapping[str, object]], renderer: ChatRenderer, *, max_tokens: int, seed: int
+    rows: Sequence[Mapping[str, object]],
+    renderer: ChatRenderer,
+    *,
+    max_tokens: int,
+    seed: int,
+    columns: Sequence[str] = (),
 ) -> PromptSet:
     """Render rows with columns `id` and `conversation` (JSON, last reply empty).
 
+    Args:
+        columns: further columns, which rewards read.
     Raises:
         DataError: no row is left, or a row lacks a column.
     """
     ids: list[str] = []
     prompts: list[list[int]] = []
+    read: list[dict[str, str | None]] = []
     for row in rows:
         conversation = row.get("conversation")
         if not isinstance(conversation, str):
@@ -79,9 +103,20 @@ def render_prompts(
         if len(prompt) <= max_tokens:
             ids.append(str(row.get("id")))
             prompts.append(prompt)
+            read.append({name: _text(row, name) for name in columns})
     if not prompts:
         raise DataError(
             f"none of {len(rows)} prompts has at most max_prompt_tokens={max_tokens} tokens; "
             "raise rollout.max_prompt_tokens or check the prompt run"
         )
-    return PromptSet(tuple(ids), tuple(prompts), len(rows) - len(prompts), seed)
+    return PromptSet(tuple(ids), tuple(prompts), len(rows) - len(prompts), seed, tuple(read))
+
+
+def _text(row: Mapping[str, object], column: str) -> str | None:
+    if column not in row:
+        raise DataError(
+            f"prompt row {row.get('id')!r} has no column {column!r}, which a reward reads (rewards."
+            f"columns, reference_column); found {', '.join(sorted(row))}"
+        )
+    value = row[column]
+    return None if value is None else str(value)
