@@ -172,9 +172,19 @@ def make_experience(
         critic=critic,
         kl_loss_coefficient=0.0 if in_reward else kl_coefficient,
     )
-    log_ratio_BT = estimate_kl(logprobs_BT, reference_BT, mask_BT, "k1")
+    return experience, _describe(scored, critic, importance)
+
+
+def _describe(
+    scored: ScoredRollouts, critic: CriticTargets | None, importance: ImportanceReport | None
+) -> ExperienceReport:
+    rollouts = scored.rollouts
+    mask_BT = torch.tensor(rollouts.mask_BT)
+    log_ratio_BT = estimate_kl(
+        torch.tensor(scored.logprobs_BT), torch.tensor(scored.reference_logprobs_BT), mask_BT, "k1"
+    )
     gap = np.abs(rollouts.rollout_logprobs_BT - scored.logprobs_BT)[rollouts.mask_BT]
-    report = ExperienceReport(
+    return ExperienceReport(
         score=float(scored.scores_B.mean()),
         length_tokens=rollouts.num_response_tokens / rollouts.num_rollouts,
         stopped_fraction=float(rollouts.finished_B.mean()),
@@ -183,7 +193,6 @@ def make_experience(
         importance=importance,
         explained_variance=_explained_variance(critic, mask_BT),
     )
-    return experience, report
 
 
 def _estimate_advantages(

@@ -60,6 +60,7 @@ def load_inputs(config: TrainPPOConfig) -> PPOInputs:
             max_tokens=config.rollout.max_prompt_tokens,
             seed=config.seed,
             columns=config.rewards.all_columns,
+            with_tools=config.rollout.tools.max_rounds > 0,
         ),
         pad_id=tokenizer.pad_id,
         stop_ids=(renderer.end_id("moss"),),
@@ -75,9 +76,16 @@ def _check_positions(config: TrainPPOConfig, policy: str) -> None:
     if needed > positions:
         raise ConfigError(
             f"rollout.max_prompt_tokens={config.rollout.max_prompt_tokens} + max_new_tokens="
-            f"{config.rollout.sampling.max_new_tokens} = {needed} tokens, the policy in {policy} "
-            f"has {positions:g} positions; lower one of the two"
+            f"{config.rollout.sampling.max_new_tokens}{_tool_tokens(config)} = {needed} tokens, "
+            f"the policy in {policy} has {positions:g} positions; lower one of them"
         )
+
+
+def _tool_tokens(config: TrainPPOConfig) -> str:
+    """The part of `rollout.tools` in the sum of a sequence's tokens."""
+    tools = config.rollout.tools
+    num_tokens = tools.max_sampled_tokens + tools.max_inserted_tokens
+    return f" + {num_tokens} of rollout.tools" if num_tokens else ""
 
 
 def _is_scaled(config: TrainPPOConfig) -> bool:

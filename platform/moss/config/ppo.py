@@ -258,6 +258,19 @@ class TrainPPOConfig(StageConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def judged_commands_can_be_written(self) -> Self:
+        """Responses that are replies alone hold no commands."""
+        judges = [
+            t for t in self.rewards.terms if t.kind == "tool_judge" and t.judged == "commands"
+        ]
+        if judges and not self.rollout.tools.max_rounds:
+            raise ValueError(
+                "a tool_judge with judged=commands needs responses with commands; set "
+                "rollout.tools.max_rounds=1, or judged=reply"
+            )
+        return self
+
     @property
     def uses_preference_model(self) -> bool:
         """Whether a reward or the critic reads it."""

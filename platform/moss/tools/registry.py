@@ -57,6 +57,13 @@ UNAVAILABLE: Final = "unavailable"
 """Flag of an output that is the tool's fault, not the argument's: it broke or did not answer."""
 
 
+def no_result(command: Command) -> ToolResult:
+    """`No result.` to a call, in its tool's layout."""
+    name = TOOL_OF_API.get(command.api)
+    layout: Layout = LAYOUTS[name] if name else "plain"
+    return ToolResult(command, ToolOutput(ok=False, layout=layout).body(), ok=False)
+
+
 async def run_commands(
     tools: Mapping[ToolName, Tool], commands: Sequence[Command], *, max_calls: int = 4
 ) -> tuple[FinishedCall, ...]:

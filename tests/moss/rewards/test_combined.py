@@ -156,6 +156,7 @@ def test_too_many_failures_end_the_run_with_the_commonest_reason() -> None:
         ({"terms": [{"kind": "htp"}]}, "'preference_model', 'http', 'function', 'tool_judge'"),
         ({"terms": [{"kind": "http", "url": "host/score"}]}, "starts with http"),
         ({"terms": [{"kind": "function", "function": "score"}]}, "rewards.terms.0.function"),
+        ({"terms": [{"kind": "tool_judge", "judged": "commands"}]}, "rollout.tools.max_rounds=1"),
         (
             {"terms": [{"kind": "http", "url": "http://x", "deadline_s": 100},
                        {"kind": "tool_judge", "deadline_s": 30}]},
