@@ -29,12 +29,10 @@ def run_stage(config: TrainPPOConfig) -> None:
     from moss import storage
     from moss.lineage import Run
 
-    inputs = {
-        "policy": config.run_path(config.policy),
-        "prompts": config.run_path(config.prompts),
-    }
+    inputs = {"policy": config.run_path(config.policy)}
     if config.uses_preference_model:
         inputs["preference_model"] = config.run_path(config.preference_model)
+    inputs["prompts"] = config.run_path(config.prompts)
     with Run.open(config, "train_ppo", inputs=inputs) as run:
         if run.finished:
             return

@@ -259,6 +259,18 @@ class TrainPPOConfig(StageConfig):
         return self
 
     @model_validator(mode="after")
+    def tools_end_before_the_rollout_phase(self) -> Self:
+        """So that a hanging tool has no result, and does not end the run with a timeout."""
+        tools = self.rollout.tools
+        if tools.max_rounds * tools.timeout_s >= self.timeouts.generate_s:
+            raise ValueError(
+                f"rollout.tools: {tools.max_rounds} rounds of timeout_s={tools.timeout_s:g} s do "
+                f"not end before timeouts.generate_s={self.timeouts.generate_s:g} s; lower the one "
+                "or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
     def judged_commands_can_be_written(self) -> Self:
         """Responses that are replies alone hold no commands."""
         judges = [

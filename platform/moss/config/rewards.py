@@ -8,7 +8,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from moss.config.base import Config
-from moss.config.tools import ToolsConfig
 
 
 class RewardTerm(Config):
@@ -90,7 +89,6 @@ class ToolJudgeReward(RewardTerm):
     wrong_score: float = Field(0.0, allow_inf_nan=False)
     deadline_s: float = Field(60.0, gt=0)
     """Bound of all commands of a batch; rows not judged by then fail."""
-    tools: ToolsConfig = ToolsConfig(enabled=("calculator", "equation_solver"))
 
 
 AnyReward = Annotated[

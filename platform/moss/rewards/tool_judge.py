@@ -25,6 +25,7 @@ from typing import Final
 
 from moss.chat import END_MARKERS, HEADERS, Command, parse_commands, unescape
 from moss.config.rewards import ToolJudgeReward
+from moss.config.tools import ToolsConfig
 from moss.errors import ChatFormatError
 from moss.rewards.answers import Answer, agree, read_reference
 from moss.rewards.base import Outcome, RewardBatch, RewardFailure, RewardRow
@@ -35,8 +36,9 @@ _COMMANDS: Final = re.compile(
     re.escape(HEADERS["commands"]) + r"((?:(?!<\|).)*?)" + re.escape(END_MARKERS["commands"]),
     re.DOTALL,
 )
+_TOOLS: Final = ToolsConfig(enabled=("calculator", "equation_solver"))
 _CONCURRENCY: Final = 2
-"""Turns at once, as many as calculator and solver have workers by default."""
+"""Turns at once, as many as calculator and solver have workers."""
 
 
 class ToolJudge:
@@ -45,9 +47,7 @@ class ToolJudge:
     def __init__(self, config: ToolJudgeReward) -> None:
         self._config = config
         self._runner = (
-            ToolRunner(config.tools, concurrency=_CONCURRENCY)
-            if config.judged == "commands"
-            else None
+            ToolRunner(_TOOLS, concurrency=_CONCURRENCY) if config.judged == "commands" else None
         )
 
     def score(self, batch: RewardBatch) -> list[Outcome]:
@@ -91,8 +91,7 @@ class ToolJudge:
         commands = {
             row: command for row, item in enumerate(rows) if (command := last_command(item))
         }
-        enabled = frozenset(self._config.tools.enabled)
-        turns = [ToolTurn((command,), enabled) for command in commands.values()]
+        turns = [ToolTurn((item,), frozenset(_TOOLS.enabled)) for item in commands.values()]
         finished = self._runner.run(turns, timeout_s=self._config.deadline_s)
         for row, calls in zip(commands, finished, strict=True):
             if calls is None:
