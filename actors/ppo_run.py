@@ -187,7 +187,7 @@ def report_metrics(report: IterationReport) -> dict[str, float]:
         names.ROLLOUT_LOGPROB_GAP: seen.logprob_gap_nats,
         names.ROLLOUT_STALENESS: 0.0,
         names.REWARD_FAILED: float(len(report.dropped)),
-        **{names.reward_score(name): score for name, score in report.reward_parts.items()},
+        **report.optional_metrics,
         names.PPO_KL_COEFFICIENT: report.kl_coefficient,
         names.TIME_ROLLOUT: seconds["rollout"],
         names.TIME_SCORE: seconds["score"],

@@ -29,10 +29,12 @@ from moss.experience import (
     plan_minibatches,
 )
 from moss.kl import adapt_coefficient
+from moss.metrics import reward_score
 from moss.ppo_inputs import PPOInputs
 from moss.reward_normalization import RewardNormalizer
 from moss.rewards.base import PromptFacts, join_scores, mean_parts
 from moss.rollouts import Experience, Floats, RolloutBatch, SampleRequest
+from moss.tool_rollouts import tool_call_metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,8 @@ class IterationReport:
     num_response_tokens: int
     dropped: list[dict[str, str]]
     """Row and reason of each response without a reward."""
-    reward_parts: dict[str, float]
-    """Mean score of each of several rewards, unweighted."""
+    optional_metrics: dict[str, float]
+    """By metric name, of what only some runs have: several rewards, tools in rollouts."""
     seconds: dict[str, float]
     """Wall time of each phase."""
 
@@ -116,9 +118,9 @@ class PPOTrainer:
             self._config.num_prompts,
             responses_per_prompt=self._config.responses_per_prompt,
         )
-        rollouts = self._generate(requests)
+        rollouts, tool_metrics = self._generate(requests)
         clock.end("rollout")
-        scored, dropped, reward_parts = self._score(rollouts)
+        scored, dropped, reward_metrics = self._score(rollouts)
         mean, scale = self._normalizer.moments(scored.scores_B)
         experience, described = make_experience(
             scored,
@@ -142,7 +144,7 @@ class PPOTrainer:
             num_responses=rollouts.num_rollouts,
             num_response_tokens=rollouts.num_response_tokens,
             dropped=dropped,
-            reward_parts=reward_parts,
+            optional_metrics=tool_metrics | reward_metrics,
             seconds=clock.seconds,
         )
         self._adapt_kl_coefficient(report)
@@ -152,7 +154,7 @@ class PPOTrainer:
         """What the next iteration depends on besides its number and the actors."""
         return {"kl_coefficient": self.kl_coefficient, "normalizer": self._normalizer.state()}
 
-    def _generate(self, requests: Sequence[SampleRequest]) -> RolloutBatch:
+    def _generate(self, requests: Sequence[SampleRequest]) -> tuple[RolloutBatch, dict[str, float]]:
         group = self._actors.rollout
         shards = [
             [requests[row] for row in rows] for rows in _split(len(requests), group.num_ranks)
@@ -161,9 +163,9 @@ class PPOTrainer:
             RolloutActor.generate, shards, self._sampling, self._inputs.stop_ids, self.iteration
         )
         answers = pending.wait(self._timeouts.generate_s)
-        return RolloutBatch.from_rollouts(
-            [rollout for answer in answers for rollout in answer], pad_id=self._inputs.pad_id
-        )
+        rollouts = [rollout for answer in answers for rollout in answer]
+        batch = RolloutBatch.from_rollouts(rollouts, pad_id=self._inputs.pad_id)
+        return batch, tool_call_metrics(rollouts)
 
     def _score(
         self, rollouts: RolloutBatch
@@ -189,7 +191,7 @@ class PPOTrainer:
         )
         most = self._rewards.max_failed_fraction
         kept, dropped = drop_failed(scored, joined.failures, max_failed_fraction=most)
-        return kept, dropped, mean_parts(joined)
+        return kept, dropped, {reward_score(k): mean for k, mean in mean_parts(joined).items()}
 
     def _reward_shards(
         self, rollouts: RolloutBatch

@@ -49,6 +49,9 @@ ROLLOUT_KL = "rollout/kl_nats"
 ROLLOUT_STALENESS = "rollout/staleness_versions"
 ROLLOUT_LOGPROB_GAP = "rollout/logprob_gap_nats"
 
+ROLLOUT_TOOL_CALLS = "rollout/tool_calls_count"
+ROLLOUT_FAILED_CALLS = "rollout/failed_tool_calls_count"
+
 REWARD_FAILED = "reward/failed_count"
 
 PPO_POLICY_LOSS = "ppo/policy_loss_score"

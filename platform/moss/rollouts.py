@@ -62,6 +62,10 @@ class Rollout:
     inserted: list[tuple[int, int]] = field(default_factory=list)
     """Ranges of `response_ids`, start to before the end, that the policy did not write: headers and
     tool results. They carry no loss, and their logprobs are 0."""
+    num_calls: int = 0
+    """Tool calls that ran or should have."""
+    num_failed_calls: int = 0
+    """Those that the policy was told had no result."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from moss import metrics
 from moss.chat import Command, ToolResult, Turn, parse_commands
 from moss.chat_rendering import ChatRenderer
 from moss.config.rollout import SamplingParams, ToolRolloutConfig
@@ -53,6 +54,8 @@ class _Draft:
     num_sampled: int = 0
     """Sections sampled."""
     num_rounds: int = 0
+    num_calls: int = 0
+    num_failed_calls: int = 0
     finish_reason: FinishReason | None = None
 
     def take(self, rollout: Rollout) -> None:
@@ -167,9 +170,12 @@ class ToolRollouts:
         turns = [ToolTurn(draft.commands or (), draft.opening.tools) for draft in calling]
         finished = self._runner.run(turns, timeout_s=self._config.timeout_s)
         for draft, calls in zip(calling, finished, strict=True):
+            commands = draft.commands or ()
             draft.num_rounds += 1
+            draft.num_calls += len(commands)
+            draft.num_failed_calls += len(commands) - sum(c.output.ok for c in calls or ())
             results = None if calls is None else tuple(call.result for call in calls)
-            draft.insert(self._results_ids(draft.commands or (), results), upto="moss")
+            draft.insert(self._results_ids(commands, results), upto="moss")
         for draft in drafts:
             if draft.commands is not None:
                 draft.insert(self._results_ids((), ()), upto="moss")
@@ -197,7 +203,19 @@ def _finished(draft: _Draft, version: int) -> Rollout:
         policy_version=version,
         finish_reason=draft.finish_reason,
         inserted=draft.inserted,
+        num_calls=draft.num_calls,
+        num_failed_calls=draft.num_failed_calls,
     )
+
+
+def tool_call_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """Counts of an iteration's tool calls as metrics; empty where no response could call one."""
+    if not any(rollout.inserted for rollout in rollouts):
+        return {}
+    return {
+        metrics.ROLLOUT_TOOL_CALLS: float(sum(r.num_calls for r in rollouts)),
+        metrics.ROLLOUT_FAILED_CALLS: float(sum(r.num_failed_calls for r in rollouts)),
+    }
 
 
 def _segment_seed(seed: int, segment: int) -> int:

@@ -26,7 +26,7 @@ from moss.rewards.base import PromptFacts, RewardBatch
 from moss.rollouts import Rollout, RolloutBatch, SampleRequest
 from moss.sampling import TransformersSampler
 from moss.tokenizer import MossTokenizer, add_controls, train_bpe
-from moss.tool_rollouts import ToolRollouts
+from moss.tool_rollouts import ToolRollouts, tool_call_metrics
 from moss.tools.base import FinishedCall
 from moss.tools.runner import ToolRunner, ToolTurn
 from moss.weight_files import WeightFile
@@ -82,7 +82,7 @@ class Writer:
 def renderer(request: pytest.FixtureRequest) -> ChatRenderer:
     texts = ["Calculate 12+7. <|Results|>: <|MOSS|>: 'No result.' => 1234567890 xyz,"] * 10
     style = "special" if request.param == "special" else "text"
-    return ChatRenderer(add_controls(train_bpe(texts, vocab_size=290), style=style))
+    return ChatRenderer(add_controls(train_bpe(texts, vocab_size=280), style=style))
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,8 @@ def test_commands_that_do_not_run_are_told_so_in_the_tools_own_layout(
         config=tool_config(max_calls=2),
     )
     assert f"<|Results|>:{results}<|MOSS|>: y<eom>" in text_of(renderer, rollout)
+    assert rollout.num_calls == results.count("=>")
+    assert rollout.num_failed_calls == results.count("No result.")
 
 
 def test_switches_decide_where_a_response_begins(
@@ -268,6 +270,8 @@ def test_late_tools_have_no_result(renderer: ChatRenderer) -> None:
     late = Broken(ToolRolloutConfig(), concurrency=1)
     (rollout,), _ = sample(renderer, late, [" x<eot>", ' Calculate("1+1")<eoc>', " y<eom>"])
     assert "Calculate(\"1+1\") => 'No result.'" in text_of(renderer, rollout)
+    counts = tool_call_metrics([rollout, replace(rollout, inserted=[], num_calls=0)])
+    assert counts == {"rollout/tool_calls_count": 1, "rollout/failed_tool_calls_count": 2}
     late.close()
 
 
