@@ -21,6 +21,7 @@ from moss.chat_rendering import ChatRenderer
 from moss.errors import DataError
 from moss.rollouts import Floats, RolloutBatch
 
+_LARGEST: Final = float(np.finfo(np.float32).max)
 _AT_REPLY: Final = re.compile(re.escape(HEADERS["moss"]) + r"(?: <quality: \d+>)?\Z")
 
 
@@ -134,10 +135,9 @@ def number_or_failure(value: object, source: str) -> Outcome:
         try:
             number = float(value)
         except OverflowError:
-            return RewardFailure(f"{source} gave a number beyond all floats")
-        if math.isfinite(number):
-            return number
-        return RewardFailure(f"{source} gave {number}")
+            number = math.inf
+        # Scores cross processes in single precision.
+        return number if abs(number) <= _LARGEST else RewardFailure(f"{source} gave {number}")
     return RewardFailure(f"{source} gave {value!r:.80}, expected a number")
 
 

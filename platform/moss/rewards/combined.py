@@ -56,7 +56,10 @@ class CombinedReward:
             part_B = np.array([np.nan if isinstance(o, RewardFailure) else o for o in outcomes])
             total_B += weight * part_B
             parts[name] = part_B.astype(np.float32)
-        return Scores(total_B.astype(np.float32), failures, parts if len(self._terms) > 1 else {})
+        sums_B = total_B.astype(np.float32)
+        for row in np.flatnonzero(~np.isfinite(sums_B)):
+            failures.setdefault(int(row), f"the weighted sum is {total_B[row]}")
+        return Scores(sums_B, failures, parts if len(self._terms) > 1 else {})
 
     def close(self) -> None:
         """Free what the terms hold."""
