@@ -31,6 +31,8 @@ def report_metrics(report: IterationReport, *, ngram_tokens: int) -> dict[str, f
         names.PPO_ENTROPY: sampled_entropy(report.scored),
         names.ROLLOUT_LOGPROB_GAP: seen.logprob_gap_nats,
         names.ROLLOUT_STALENESS: 0.0,
+        names.REWARD_FAILED: float(len(report.dropped)),
+        **report.optional_metrics,
         names.PPO_KL_COEFFICIENT: report.kl_coefficient,
         names.TIME_ROLLOUT: seconds["rollout"],
         names.TIME_SCORE: seconds["score"],

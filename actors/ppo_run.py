@@ -122,7 +122,11 @@ def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAct
                 max_rows=ppo.micro_batch_size,
             ),
             actors.reward.call(
-                RewardActor.load, inputs.preference_model, max_rows=ppo.micro_batch_size
+                RewardActor.load,
+                config.rewards,
+                preference_model=inputs.preference_model,
+                policy=inputs.policy,
+                max_rows=ppo.micro_batch_size,
             ),
         ]
         if actors.critic:
@@ -145,7 +149,7 @@ def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAct
 def _iterate(
     config: TrainPPOConfig, inputs: PPOInputs, actors: PPOActors, run_folder: str
 ) -> PPOResult:
-    iteration, kl_coefficient, totals = _restore(config, actors, run_folder)
+    iteration, kl_coefficient, totals, normalizer_state = _restore(config, actors, run_folder)
     num_iterations = _num_iterations(config, inputs)
     weights = WeightSync(
         actors.policy,
@@ -160,6 +164,7 @@ def _iterate(
         config,
         iteration=iteration,
         kl_coefficient=kl_coefficient,
+        normalizer_state=normalizer_state,
     )
     progress = Progress(
         "train_ppo", num_iterations, "iterations", run_folder, done_before=iteration
@@ -206,11 +211,11 @@ def _cost(
 
 def _restore(
     config: TrainPPOConfig, actors: PPOActors, run_folder: str
-) -> tuple[int, float, PPOTotals]:
-    """Iterations done, beta and totals; loads policy and critic from the last whole state."""
+) -> tuple[int, float, PPOTotals, dict[str, float]]:
+    """Iterations done, beta, totals, what the normalizer saw; policy and critic load that state."""
     found = load_latest_training_state(join(run_folder, STATES))
     if found is None:
-        return 0, config.ppo.kl_coefficient, PPOTotals()
+        return 0, config.ppo.kl_coefficient, PPOTotals(), {}
     iteration, path = found
     with tempfile.TemporaryDirectory(prefix="moss-ppo-") as scratch:
         local = fetch_training_state(path, scratch)
@@ -220,7 +225,7 @@ def _restore(
             critic.only(config.timeouts.save_s)
         policy.only(config.timeouts.save_s)
         stored = json.loads(Path(local, _CONTROLLER_FILE).read_text(encoding="utf-8"))
-    return iteration, stored["kl_coefficient"], PPOTotals(**stored["totals"])
+    return iteration, stored["kl_coefficient"], PPOTotals(**stored["totals"]), stored["normalizer"]
 
 
 def _save_state(
@@ -234,7 +239,7 @@ def _save_state(
 
     def write(folder: str) -> None:
         policy = actors.policy.call(PolicyActor.save_state, join(folder, "policy"))
-        stored = {"kl_coefficient": trainer.kl_coefficient, "totals": asdict(totals)}
+        stored = trainer.state() | {"totals": asdict(totals)}
         Path(folder, _CONTROLLER_FILE).write_text(json.dumps(stored), encoding="utf-8")
         if actors.critic:
             critic = actors.critic.call(CriticActor.save_state, join(folder, "critic"))

@@ -7,7 +7,7 @@ policy and critic updates -> published weights. Other estimators than GAE have n
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,15 +24,18 @@ from moss.config.ppo import TrainPPOConfig
 from moss.experience import (
     ExperienceReport,
     ScoredRollouts,
-    Scores,
     UpdateReport,
     drop_failed,
     make_experience,
     plan_minibatches,
 )
 from moss.kl import adapt_coefficient
+from moss.metrics import reward_score
 from moss.ppo_inputs import PPOInputs
+from moss.reward_normalization import RewardNormalizer
+from moss.rewards.base import PromptFacts, join_scores, mean_parts
 from moss.rollouts import Experience, Floats, RolloutBatch, SampleRequest
+from moss.tool_rollouts import tool_call_metrics
 
 R = TypeVar("R")
 
@@ -81,12 +84,14 @@ class IterationReport:
     """Of prompts and responses."""
     dropped: list[dict[str, str]]
     """Row and reason of each response without a reward."""
+    optional_metrics: dict[str, float]
+    """By metric name, of what only some runs have: several rewards, tools in rollouts."""
     seconds: dict[str, float]
     """Wall time of each phase."""
 
 
 class PPOTrainer:
-    """Runs iterations; all it knows besides the actors is `iteration` and `kl_coefficient`."""
+    """Runs iterations; all it knows besides the actors is `iteration` and `state()`."""
 
     def __init__(
         self,
@@ -97,14 +102,21 @@ class PPOTrainer:
         *,
         iteration: int,
         kl_coefficient: float,
+        normalizer_state: Mapping[str, float] | None = None,
     ) -> None:
-        """Go on after `iteration` iterations, with the beta that the last of them left."""
+        """Go on after `iteration` iterations, with the beta and what the last of them left."""
         self._actors, self._weights, self._inputs = actors, weights, inputs
         self._config, self._timeouts, self._sampling = (
             config.ppo,
             config.timeouts,
             config.rollout.sampling,
         )
+        self._rewards = config.rewards
+        self._normalizer = RewardNormalizer(
+            config.rewards.normalization, fixed_scale=inputs.score_scale
+        )
+        if normalizer_state:
+            self._normalizer.load(normalizer_state)
         self.iteration = iteration
         """Iterations done; the rollout actors hold the weights of this version."""
         self.kl_coefficient = kl_coefficient
@@ -118,13 +130,15 @@ class PPOTrainer:
             self._config.num_prompts,
             responses_per_prompt=self._config.responses_per_prompt,
         )
-        rollouts = self._generate(requests)
+        rollouts, tool_metrics = self._generate(requests)
         clock.end("rollout")
-        scored, dropped = self._score(rollouts)
+        scored, dropped, reward_metrics = self._score(rollouts)
+        mean, scale = self._normalizer.moments(scored.scores_B)
         experience, described = make_experience(
             scored,
             self._config,
-            score_scale=self._inputs.score_scale,
+            score_scale=scale,
+            score_mean=mean,
             kl_coefficient=self.kl_coefficient,
         )
         clock.end("score")
@@ -144,12 +158,17 @@ class PPOTrainer:
             num_response_tokens=rollouts.num_response_tokens,
             num_tokens=int(rollouts.lengths_B.sum()),
             dropped=dropped,
+            optional_metrics=tool_metrics | reward_metrics,
             seconds=clock.seconds,
         )
         self._adapt_kl_coefficient(report)
         return report
 
-    def _generate(self, requests: Sequence[SampleRequest]) -> RolloutBatch:
+    def state(self) -> dict[str, object]:
+        """What the next iteration depends on besides its number and the actors."""
+        return {"kl_coefficient": self.kl_coefficient, "normalizer": self._normalizer.state()}
+
+    def _generate(self, requests: Sequence[SampleRequest]) -> tuple[RolloutBatch, dict[str, float]]:
         group = self._actors.rollout
         shards = [
             [requests[row] for row in rows] for rows in _split(len(requests), group.num_ranks)
@@ -158,20 +177,22 @@ class PPOTrainer:
             RolloutActor.generate, shards, self._sampling, self._inputs.stop_ids, self.iteration
         )
         answers = pending.wait(self._timeouts.generate_s)
-        return RolloutBatch.from_rollouts(
-            [rollout for answer in answers for rollout in answer], pad_id=self._inputs.pad_id
-        )
+        rollouts = [rollout for answer in answers for rollout in answer]
+        batch = RolloutBatch.from_rollouts(rollouts, pad_id=self._inputs.pad_id)
+        return batch, tool_call_metrics(rollouts)
 
-    def _score(self, rollouts: RolloutBatch) -> tuple[ScoredRollouts, list[dict[str, str]]]:
+    def _score(
+        self, rollouts: RolloutBatch
+    ) -> tuple[ScoredRollouts, list[dict[str, str]], dict[str, float]]:
         """All forward passes at once, one per role."""
         actors, limit_s = self._actors, self._timeouts.score_s
-        scores = actors.reward.map(RewardActor.score, _shards(rollouts, actors.reward.num_ranks))
+        scores = actors.reward.map(RewardActor.score, self._reward_shards(rollouts))
         reference = actors.reference.map(
             ReferenceActor.logprobs, _shards(rollouts, actors.reference.num_ranks)
         )
         logprobs = actors.policy.call(PolicyActor.logprobs, rollouts)
         values = actors.critic.call(CriticActor.values, rollouts) if actors.critic else None
-        joined = _join_scores(scores.wait(limit_s))
+        joined = join_scores(scores.wait(limit_s))
         scored = ScoredRollouts(
             rollouts=rollouts,
             prompts_B=np.arange(rollouts.num_rollouts) // self._config.responses_per_prompt,
@@ -182,7 +203,20 @@ class PPOTrainer:
             ),
             values_BT=values.only(limit_s) if values else None,
         )
-        return drop_failed(scored, joined.failures)
+        most = self._rewards.max_failed_fraction
+        kept, dropped = drop_failed(scored, joined.failures, max_failed_fraction=most)
+        return kept, dropped, {reward_score(k): mean for k, mean in mean_parts(joined).items()}
+
+    def _reward_shards(
+        self, rollouts: RolloutBatch
+    ) -> list[tuple[RolloutBatch, list[PromptFacts]]]:
+        facts = self._inputs.prompts.facts(
+            self.iteration,
+            self._config.num_prompts,
+            responses_per_prompt=self._config.responses_per_prompt,
+        )
+        parts = _split(rollouts.num_rollouts, self._actors.reward.num_ranks)
+        return [(rollouts.rows(rows), [facts[row] for row in rows]) for rows in parts]
 
     def _update(self, experience: Experience) -> tuple[UpdateReport | None, UpdateReport | None]:
         """Policy and critic side by side; the critic alone during its warm-up."""
@@ -236,12 +270,3 @@ def _shards(batch: RolloutBatch, num_ranks: int) -> list[RolloutBatch]:
 
 def _join_rows(parts: Sequence[Floats], *, width: int) -> Floats:
     return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])
-
-
-def _join_scores(parts: Sequence[Scores]) -> Scores:
-    failures: dict[int, str] = {}
-    start = 0
-    for part in parts:
-        failures |= {start + row: reason for row, reason in part.failures.items()}
-        start += len(part.scores_B)
-    return Scores(np.concatenate([part.scores_B for part in parts]), failures)

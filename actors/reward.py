@@ -1,15 +1,16 @@
-"""Rewards from the preference model."""
+"""Rewards: the preference model, an endpoint, a function, a judge, or a sum of them."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from actors.model_process import set_threads
 from moss.config.ppo import ActorConfig
+from moss.config.rewards import RewardsConfig
 
 if TYPE_CHECKING:
-    from moss.experience import Scores
+    from moss.rewards.base import PromptFacts, Scores
     from moss.rollouts import RolloutBatch
 
 
@@ -20,32 +21,34 @@ class RewardActor:
         set_threads(actor.num_threads)
         self._actor = actor
 
-    def load(self, checkpoint: str, *, max_rows: int) -> float:
-        """Read a preference model; returns the spread of its scores on validation responses.
+    def load(
+        self, config: RewardsConfig, *, preference_model: str, policy: str, max_rows: int
+    ) -> None:
+        """Make the terms of the reward; a preference model is read only where it is one.
 
         Args:
+            preference_model: checkpoint folder.
+            policy: checkpoint folder of the policy, whose tokenizer turns tokens into text.
             max_rows: rows of one forward pass.
         Raises:
             DataError: the folder holds no preference model.
+            ConfigError: a function does not import, or a key is missing.
         """
-        from moss.models import PreferenceModel
+        from moss.chat_rendering import ChatRenderer
+        from moss.rewards.combined import RewardSources, build_rewards
+        from moss.tokenizer import MossTokenizer
 
-        self._model = PreferenceModel.load(checkpoint).eval().to(self._actor.device)
-        self._max_rows = max_rows
-        spread = self._model.score_std
-        return spread if math.isfinite(spread) and spread > 0 else 1.0
+        device = self._actor.device
+        self._rewards = build_rewards(config, RewardSources(preference_model, device, max_rows))
+        reads_text = any(term.kind != "preference_model" for term in config.terms)
+        self._renderer = ChatRenderer(MossTokenizer.load(policy)) if reads_text else None
 
-    def score(self, batch: RolloutBatch) -> Scores:
-        """Preference scores; a score that is not finite is a failure with its reason."""
-        from moss.experience import Scores
-        from moss.forward import evaluate_scores
+    def score(self, batch: tuple[RolloutBatch, Sequence[PromptFacts]]) -> Scores:
+        """Scores of rollouts, and of whose prompts they are; a failure has a reason.
 
-        scores_B = evaluate_scores(
-            self._model, batch, device=self._model.body.device, max_rows=self._max_rows
-        )
-        failures = {
-            row: f"the preference model gave {score}"
-            for row, score in enumerate(scores_B.tolist())
-            if not math.isfinite(score)
-        }
-        return Scores(scores_B, failures)
+        Raises:
+            RewardError: a reward refuses every row.
+        """
+        from moss.rewards.base import RewardBatch
+
+        return self._rewards.score(RewardBatch(*batch, self._renderer))

@@ -12,6 +12,7 @@ from moss.errors import WeightSyncError
 if TYPE_CHECKING:
     from moss.rollouts import Rollout, SampleRequest
     from moss.sampling import Sampler
+    from moss.tool_rollouts import ToolRollouts
     from moss.weight_files import WeightFile
 
 
@@ -23,12 +24,14 @@ class RolloutActor:
         self._actor = actor
 
     def load(self, checkpoint: str, config: RolloutConfig, *, pad_id: int) -> None:
-        """Start the engine that `config` names.
+        """Start the engine that `config` names, and what runs tools in rollouts.
 
         Raises:
             DataError: the folder holds no checkpoint.
+            ConfigError: the room for tool results is too small.
         """
         self._sampler = self._start(checkpoint, config, pad_id)
+        self._tool_rollouts = self._start_tools(checkpoint, config)
 
     def receive_weights(self, file: WeightFile) -> int:
         """Replace the weights; returns the version that samples from now on.
@@ -48,6 +51,8 @@ class RolloutActor:
     ) -> list[Rollout]:
         """One response per request, from exactly the weights that are asked for.
 
+        Args:
+            stop_ids: end a reply; where tools run, every end marker ends a section.
         Raises:
             WeightSyncError: other weights are loaded.
         """
@@ -59,7 +64,21 @@ class RolloutActor:
                 f"responses of policy version {policy_version} were asked for, version {loaded} is "
                 f"loaded ({NO_WEIGHTS} is none yet); push the weights first"
             )
+        if self._tool_rollouts is not None:
+            return self._tool_rollouts.generate(requests, params)
         return self._sampler.generate(requests, params, stop_ids)
+
+    def _start_tools(self, checkpoint: str, config: RolloutConfig) -> ToolRollouts | None:
+        if not config.tools.max_rounds:
+            return None
+        from moss.chat_rendering import ChatRenderer
+        from moss.tokenizer import MossTokenizer
+        from moss.tool_rollouts import ToolRollouts
+        from moss.tools.runner import ToolRunner
+
+        runner = ToolRunner(config.tools, concurrency=config.tools.concurrency)
+        renderer = ChatRenderer(MossTokenizer.load(checkpoint))
+        return ToolRollouts(self._sampler, renderer, runner, config.tools)
 
     def _start(self, checkpoint: str, config: RolloutConfig, pad_id: int) -> Sampler:
         from moss.sampling import NO_WEIGHTS

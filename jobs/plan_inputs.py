@@ -80,10 +80,11 @@ def _is_road(file: Path) -> bool:
 
 
 def _models(config: PlanConfig, road: RoadPlan | None) -> Models:
-    return Models(
-        policy=_find_shape("policy", config.policy, config, road),
-        preference_model=_find_shape("preference_model", config.preference_model, config, road),
-    )
+    policy = _find_shape("policy", config.policy, config, road)
+    if not config.uses_preference_model:
+        return Models(policy, policy)
+    preference_model = _find_shape("preference_model", config.preference_model, config, road)
+    return Models(policy, preference_model)
 
 
 def _find_shape(key: str, run: str, config: PlanConfig, road: RoadPlan | None) -> ModelShape:

@@ -40,7 +40,8 @@ def as_record(plan: Plan) -> dict[str, object]:
 def _models(plan: Plan) -> Iterator[str]:
     policy, preference = plan.models.policy, plan.models.preference_model
     yield from _model("policy, reference, rollout", policy.num_policy_parameters, policy)
-    yield from _model("critic, reward", preference.num_value_parameters, preference)
+    if plan.config.uses_preference_model:
+        yield from _model("critic, reward", preference.num_value_parameters, preference)
 
 
 def _model(roles: str, num_parameters: int, shape: ModelShape) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """Train MOSS-PPO: policy, critic, reference, reward and rollout actors (paper section 7.2).
 
 Usage: python -m jobs.train_ppo --config tiny [--set ppo.kl_coefficient=0.05]
-Reads MOSS-SFT, the preference model and PAT's `data/prompts.parquet`; writes `checkpoint/`,
-`data/dropped_rollouts.parquet`, `metrics.jsonl` and `samples.jsonl`. Run again after a kill, it
-goes on from the last training state. A monitor that stops it leaves the best checkpoint that passed
-no limit, and says so in the manifest's notes.
+Reads MOSS-SFT, PAT's `data/prompts.parquet` and, where a reward or the critic uses it, the
+preference model; writes `checkpoint/`, `data/dropped_rollouts.parquet`, `metrics.jsonl` and
+`samples.jsonl`. Run again after a kill, it goes on from the last training state. A monitor that
+stops it leaves the best checkpoint that passed no limit, and says so in the manifest's notes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ def run_stage(config: TrainPPOConfig) -> None:
     from moss import storage
     from moss.lineage import Run
 
-    inputs = {
-        "policy": config.run_path(config.policy),
-        "preference_model": config.run_path(config.preference_model),
-        "prompts": config.run_path(config.prompts),
-    }
+    inputs = {"policy": config.run_path(config.policy)}
+    if config.uses_preference_model:
+        inputs["preference_model"] = config.run_path(config.preference_model)
+    inputs["prompts"] = config.run_path(config.prompts)
     with Run.open(config, "train_ppo", inputs=inputs) as run:
         if run.finished:
             return

@@ -92,6 +92,18 @@ class ChatRenderer:
         tag = Span(quality_tag(quality), loss=False, control=True)
         return self._encode([header, tag]).ids[len(self._encode([header]).ids) :]
 
+    def bridge_ids(self, turn: Turn, section: Section, upto: Section) -> list[int]:
+        """Ids between the end marker of `section`, which a model wrote, and the body of `upto`: the
+        sections of `turn` between the two, and the last header."""
+        between = SECTIONS[SECTIONS.index(section) + 1 : SECTIONS.index(upto)]
+        # Where the end marker is one token with its line break, the model has written both.
+        line_break = "" if f"{END_MARKERS[section]}\n" in self.tokenizer.controls else "\n"
+        spans = [Span(line_break, loss=False, control=True)] if line_break else []
+        for name in between:
+            spans.extend(self._section(turn, name))
+        spans.append(Span(HEADERS[upto], loss=False, control=True))
+        return self._encode(spans).ids
+
     def end_id(self, section: Section) -> int:
         """Token id that ends a section's body."""
         controls = self.tokenizer.controls

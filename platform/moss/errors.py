@@ -18,7 +18,8 @@
     ├── LayoutError (ImportError)           moss, actors and jobs come from different trees
     ├── WaitTimeoutError (TimeoutError)     a bounded wait ran out
     ├── TrainingStoppedError                a monitor stopped a run that has no good checkpoint yet
-    └── WeightSyncError                     pushed weights did not arrive whole
+    ├── WeightSyncError                     pushed weights did not arrive whole
+    └── RewardError (ConnectionError)       a reward that no row of the run can get
 
 Each message says what came, what was expected and what to do. Errors hold one string only, so they
 survive pickling across processes.
@@ -99,3 +100,7 @@ class TrainingStoppedError(MossError):
 
 class WeightSyncError(MossError):
     """Pushed weights did not arrive whole."""
+
+
+class RewardError(MossError, ConnectionError):
+    """A reward refuses every row, and no retry can cure it."""

@@ -21,20 +21,10 @@ from moss.advantages import (
     whiten,
 )
 from moss.config.ppo import PPOConfig
-from moss.errors import DataError
 from moss.kl import estimate_kl, shape_rewards
 from moss.losses import importance_weights
+from moss.rewards.base import check_failed_fraction
 from moss.rollouts import CriticTargets, Experience, Floats, Ints, RolloutBatch
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """Preference scores of a rollout batch. A failed reward is a reason, never a number."""
-
-    scores_B: Floats
-    """Units of the preference model; not a number where the reward failed."""
-    failures: dict[int, str]
-    """Row to why its reward failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +57,7 @@ class ExperienceReport:
     """What the rollouts looked like, before the update."""
 
     score: float
-    """Mean preference score, the model's units."""
+    """Mean score before normalization; units of the preference model, where that is the reward."""
     length_tokens: float
     stopped_fraction: float
     kl_nats: float
@@ -103,22 +93,18 @@ class UpdateReport:
 
 
 def drop_failed(
-    scored: ScoredRollouts, failures: dict[int, str]
+    scored: ScoredRollouts, failures: dict[int, str], *, max_failed_fraction: float = 1.0
 ) -> tuple[ScoredRollouts, list[dict[str, str]]]:
     """Take out the rollouts whose reward failed.
 
     Returns: the others, and one record with row and reason for each that was dropped.
     Raises:
-        DataError: every reward failed.
+        DataError: more than `max_failed_fraction` of the rewards failed, or all.
     """
+    check_failed_fraction(failures, scored.rollouts.num_rollouts, most=max_failed_fraction)
     if not failures:
         return scored, []
     kept = [row for row in range(scored.rollouts.num_rollouts) if row not in failures]
-    if not kept:
-        raise DataError(
-            f"all {len(failures)} rewards of an iteration failed, the first because: "
-            f"{failures[min(failures)]}; there is nothing to learn from"
-        )
     rollouts = scored.rollouts.rows(kept)
     width = rollouts.tokens_BT.shape[1]
     remaining = ScoredRollouts(
@@ -133,12 +119,18 @@ def drop_failed(
 
 
 def make_experience(
-    scored: ScoredRollouts, config: PPOConfig, *, score_scale: float, kl_coefficient: float
+    scored: ScoredRollouts,
+    config: PPOConfig,
+    *,
+    score_scale: float,
+    score_mean: float = 0.0,
+    kl_coefficient: float,
 ) -> tuple[Experience, ExperienceReport]:
     """Per-token rewards, advantages and returns (section 7.2, equation 2).
 
     Args:
-        score_scale: spread of scores stored with the preference model; 1 for none.
+        score_scale: spread that scores are divided by; 1 for none.
+        score_mean: mean that is taken off first.
         kl_coefficient: beta of this iteration.
     """
     rollouts = scored.rollouts
@@ -147,9 +139,9 @@ def make_experience(
     logprobs_BT = torch.tensor(scored.logprobs_BT)
     reference_BT = torch.tensor(scored.reference_logprobs_BT)
     rewards_B = scale_scores(
-        torch.tensor(scored.scores_B),
+        torch.tensor(scored.scores_B) - score_mean,
         torch.tensor(rollouts.finished_B),
-        scale=score_scale if config.scale_rewards else 1.0,
+        scale=score_scale,
         clip=config.reward_clip,
         missing_end_penalty=config.missing_end_penalty,
     )
@@ -180,9 +172,19 @@ def make_experience(
         critic=critic,
         kl_loss_coefficient=0.0 if in_reward else kl_coefficient,
     )
-    log_ratio_BT = estimate_kl(logprobs_BT, reference_BT, mask_BT, "k1")
+    return experience, _describe(scored, critic, importance)
+
+
+def _describe(
+    scored: ScoredRollouts, critic: CriticTargets | None, importance: ImportanceReport | None
+) -> ExperienceReport:
+    rollouts = scored.rollouts
+    mask_BT = torch.tensor(rollouts.mask_BT)
+    log_ratio_BT = estimate_kl(
+        torch.tensor(scored.logprobs_BT), torch.tensor(scored.reference_logprobs_BT), mask_BT, "k1"
+    )
     gap = np.abs(rollouts.rollout_logprobs_BT - scored.logprobs_BT)[rollouts.mask_BT]
-    report = ExperienceReport(
+    return ExperienceReport(
         score=float(scored.scores_B.mean()),
         length_tokens=rollouts.num_response_tokens / rollouts.num_rollouts,
         stopped_fraction=float(rollouts.finished_B.mean()),
@@ -191,7 +193,6 @@ def make_experience(
         importance=importance,
         explained_variance=_explained_variance(critic, mask_BT),
     )
-    return experience, report
 
 
 def _estimate_advantages(

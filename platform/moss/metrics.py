@@ -52,6 +52,11 @@ ROLLOUT_REPETITION = "rollout/repetition_fraction"
 ROLLOUT_STALENESS = "rollout/staleness_versions"
 ROLLOUT_LOGPROB_GAP = "rollout/logprob_gap_nats"
 
+ROLLOUT_TOOL_CALLS = "rollout/tool_calls_count"
+ROLLOUT_FAILED_CALLS = "rollout/failed_tool_calls_count"
+
+REWARD_FAILED = "reward/failed_count"
+
 PPO_POLICY_LOSS = "ppo/policy_loss_score"
 PPO_VALUE_LOSS = "ppo/value_loss_squared_score"
 PPO_CLIPPED = "ppo/clipped_fraction"
@@ -115,6 +120,11 @@ PROMETHEUS_METRICS: tuple[str, ...] = (
 """The series of PPO that a cluster's Prometheus gets; see `prometheus_name`."""
 
 _NAME = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_@.-]+)+")
+
+
+def reward_score(name: str) -> str:
+    """Name of the metric of one of several rewards."""
+    return f"reward/{name}_score"
 
 
 def unit_of(name: str) -> str:

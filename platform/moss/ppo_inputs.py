@@ -13,6 +13,7 @@ from moss.config.ppo import TrainPPOConfig
 from moss.errors import ConfigError, DataError
 from moss.lineage import shared_folder
 from moss.ppo_prompts import PromptSet, render_prompts
+from moss.rewards.combined import check_functions
 from moss.tokenizer import MossTokenizer
 
 
@@ -23,13 +24,14 @@ class PPOInputs:
     policy: str
     """Checkpoint folder of MOSS-SFT: policy, reference, rollout engine and tokenizer."""
     preference_model: str
-    """Checkpoint folder of the reward, from which the critic starts."""
+    """Checkpoint folder of the reward, from which the critic starts; where neither is, not read."""
     prompts: PromptSet
     pad_id: int
     stop_ids: tuple[int, ...]
     """A response ends with one of these."""
     score_scale: float
-    """Spread of the preference model's scores on validation responses; 1 if none is stored."""
+    """Spread of the preference model's scores on validation responses; 1 if none is stored, or if
+    that model is no reward."""
 
 
 def load_inputs(config: TrainPPOConfig) -> PPOInputs:
@@ -37,11 +39,13 @@ def load_inputs(config: TrainPPOConfig) -> PPOInputs:
 
     Raises:
         DataError: a checkpoint or the prompts are missing or unusable.
-        ConfigError: prompt and response do not fit the model's positions.
+        ConfigError: a reward function does not import, or prompt and response do not fit the
+            model's positions.
     """
     policy = shared_folder(f"{config.run_path(config.policy)}/checkpoint")
     preference_model = shared_folder(f"{config.run_path(config.preference_model)}/checkpoint")
     _check_positions(config, policy)
+    check_functions(config.rewards)
     tokenizer = MossTokenizer.load(policy)
     renderer = ChatRenderer(tokenizer)
     rows = storage.read_rows(
@@ -51,11 +55,16 @@ def load_inputs(config: TrainPPOConfig) -> PPOInputs:
         policy=policy,
         preference_model=preference_model,
         prompts=render_prompts(
-            rows, renderer, max_tokens=config.rollout.max_prompt_tokens, seed=config.seed
+            rows,
+            renderer,
+            max_tokens=config.rollout.max_prompt_tokens,
+            seed=config.seed,
+            columns=config.rewards.all_columns,
+            with_tools=config.rollout.tools.max_rounds > 0,
         ),
         pad_id=tokenizer.pad_id,
         stop_ids=(renderer.end_id("moss"),),
-        score_scale=_stored_spread(preference_model) if config.ppo.scale_rewards else 1.0,
+        score_scale=_stored_spread(preference_model) if _is_scaled(config) else 1.0,
     )
 
 
@@ -67,9 +76,20 @@ def _check_positions(config: TrainPPOConfig, policy: str) -> None:
     if needed > positions:
         raise ConfigError(
             f"rollout.max_prompt_tokens={config.rollout.max_prompt_tokens} + max_new_tokens="
-            f"{config.rollout.sampling.max_new_tokens} = {needed} tokens, the policy in {policy} "
-            f"has {positions:g} positions; lower one of the two"
+            f"{config.rollout.sampling.max_new_tokens}{_tool_tokens(config)} = {needed} tokens, "
+            f"the policy in {policy} has {positions:g} positions; lower one of them"
         )
+
+
+def _tool_tokens(config: TrainPPOConfig) -> str:
+    """The part of `rollout.tools` in the sum of a sequence's tokens."""
+    tools = config.rollout.tools
+    num_tokens = tools.max_sampled_tokens + tools.max_inserted_tokens
+    return f" + {num_tokens} of rollout.tools" if num_tokens else ""
+
+
+def _is_scaled(config: TrainPPOConfig) -> bool:
+    return config.ppo.scale_rewards and config.rewards.uses_preference_model
 
 
 def _stored_spread(preference_model: str) -> float:

@@ -51,6 +51,7 @@ class Models:
 
     policy: ModelShape
     preference_model: ModelShape
+    """The policy's where the run reads no preference model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def plan_batches(config: TrainPPOConfig) -> BatchArithmetic:
         micro_batch_rollouts=_largest_group(rows, ppo.micro_batch_size),
         optimizer_steps=ppo.num_optimizer_steps(1),
         sequence_tokens=rollout.max_sequence_tokens,
-        response_tokens=ppo.num_rollouts * rollout.sampling.max_new_tokens,
+        response_tokens=ppo.num_rollouts * rollout.max_sampled_tokens,
         tokens=ppo.num_rollouts * rollout.max_sequence_tokens,
     )
 
@@ -138,7 +139,7 @@ def plan_memory(config: TrainPPOConfig, models: Models) -> dict[str, RoleMemory]
 
 def _policy_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
     actor, batches = config.actors.policy, plan_batches(config)
-    num_predicted = batches.micro_batch_rollouts * config.rollout.sampling.max_new_tokens
+    num_predicted = batches.micro_batch_rollouts * config.rollout.max_sampled_tokens
     parts = memory_plan.training_state_bytes(shape.num_policy_parameters, actor.parallel)
     parts["activations"] = _trained_activations(config, actor, shape, parts["gradients"])
     parts["logits"] = max(
@@ -168,6 +169,8 @@ def _reference_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
 
 def _reward_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
     actor = config.actors.reward
+    if not config.rewards.uses_preference_model:
+        return _with_host({}, passing=0)
     parts = {
         "weights": FP32_BYTES * shape.num_value_parameters,
         "activations": _forward_activations(config, actor, shape),
@@ -223,7 +226,7 @@ def _forward_activations(config: TrainPPOConfig, actor: ActorConfig, shape: Mode
 
 
 def _forward_logits(config: TrainPPOConfig, actor: ActorConfig, shape: ModelShape) -> int:
-    num_predicted = _forward_rows(config, actor) * config.rollout.sampling.max_new_tokens
+    num_predicted = _forward_rows(config, actor) * config.rollout.max_sampled_tokens
     return memory_plan.forward_logit_bytes(num_predicted, shape.vocab_size)
 
 

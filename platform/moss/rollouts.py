@@ -8,18 +8,29 @@ array is aligned with the token it speaks of.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from moss.errors import DataError
+from moss.types import Section, ToolName
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a turn begins whose tools run while it is written."""
+
+    section: Section
+    """The prompt ends with its header."""
+    tools: frozenset[ToolName]
+    """Those that are switched on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,10 @@ class SampleRequest:
     prompt_ids: list[int]
     seed: int
     """The response depends on weights, prompt and this, not on what else is in the batch."""
+    max_new_tokens: int | None = None
+    """Limit of this response, where it is not that of all."""
+    opening: Opening | None = None
+    """None for a response that is a reply alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +59,13 @@ class Rollout:
     """Version of the weights that sampled this; staleness is measured from it."""
     finish_reason: FinishReason
     """`stop`: ended with a stop token; `length`: cut at the limit."""
+    inserted: list[tuple[int, int]] = field(default_factory=list)
+    """Ranges of `response_ids`, start to before the end, that the policy did not write: headers and
+    tool results. They carry no loss, and their logprobs are 0."""
+    num_calls: int = 0
+    """Tool calls that ran or should have."""
+    num_failed_calls: int = 0
+    """Those that the policy was told had no result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +74,11 @@ class RolloutBatch:
 
     tokens_BT: Ints
     mask_BT: Bools
-    """True on response tokens."""
+    """True on tokens that the policy sampled: the response, less what tools inserted into it."""
     lengths_B: Ints
     """Prompt and response tokens of each row."""
     rollout_logprobs_BT: Floats
-    """Logprobs reported by the rollout engine; 0 outside the response."""
+    """Logprobs reported by the rollout engine; 0 where masked."""
     finished_B: Bools
     """True where the response ended by itself."""
     policy_versions_B: Ints
@@ -80,6 +102,9 @@ class RolloutBatch:
             start, end = len(rollout.prompt_ids), len(rows[i])
             tokens[i, :end], mask[i, start:end] = rows[i], True
             logprobs[i, start:end] = rollout.logprobs
+            for begin, after in rollout.inserted:
+                mask[i, start + begin : start + after] = False
+                logprobs[i, start + begin : start + after] = 0.0
         return cls(
             tokens_BT=tokens,
             mask_BT=mask,
@@ -96,7 +121,7 @@ class RolloutBatch:
 
     @property
     def num_response_tokens(self) -> int:
-        """Response tokens of all rows."""
+        """Response tokens of all rows that the policy sampled."""
         return int(self.mask_BT.sum())
 
     def rows(self, indices: Sequence[int] | Ints) -> RolloutBatch:
@@ -173,4 +198,11 @@ def _check_rollout(row: int, rollout: Rollout) -> None:
             f"rollout {row} has {prompt} prompt tokens, {response} response tokens and "
             f"{len(rollout.logprobs)} logprobs; expected at least one of each and as many logprobs "
             "as response tokens"
+        )
+    sampled = response - sum(after - begin for begin, after in rollout.inserted)
+    ends_inserted = any(after >= response for _, after in rollout.inserted)
+    if ends_inserted or not sampled:
+        raise DataError(
+            f"rollout {row} ends with tokens that the policy did not sample "
+            f"({rollout.inserted} of {response}); its reward would have no token to stand on"
         )

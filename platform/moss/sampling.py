@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from moss.config.ppo import SamplingParams
@@ -40,7 +41,7 @@ class Sampler(Protocol):
         self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
     ) -> list[Rollout]:
         """One response per request, in order. A response ends with the first of `stop_ids`, which
-        it holds, or at `params.max_new_tokens`.
+        it holds, or at its request's `max_new_tokens` (those of `params` where it names none).
 
         Raises:
             DataError: an empty prompt, or one that leaves no room in the model's positions.
@@ -90,10 +91,11 @@ class TransformersSampler:
         if not requests:
             return []
         decoding = _Decoding(self._model, requests, params, pad_id=self._pad_id)
+        limits = [token_limit(request, params) for request in requests]
         responses: list[list[int]] = [[] for _ in requests]
         logprobs: list[list[float]] = [[] for _ in requests]
         stops = frozenset(stop_ids)
-        for step in range(params.max_new_tokens):
+        for step in range(max(limits)):
             tokens, token_logprobs = decoding.draw(step)
             open_rows: list[int] = []
             pairs = zip(tokens.tolist(), token_logprobs.tolist(), strict=True)
@@ -101,9 +103,9 @@ class TransformersSampler:
                 row = decoding.rows[position]
                 responses[row].append(token)
                 logprobs[row].append(logprob)
-                if token not in stops:
+                if token not in stops and step + 1 < limits[row]:
                     open_rows.append(position)
-            if not open_rows or step + 1 == params.max_new_tokens:
+            if not open_rows:
                 break
             decoding.advance(tokens, open_rows)
         return [
@@ -147,8 +149,8 @@ class _Decoding:
         self._model, self._params = model, params
         self.rows = list(range(len(requests)))
         """Request behind each row of the batch."""
-        self._uniforms = torch.stack(
-            [request_uniforms(r.seed, params.max_new_tokens) for r in requests]
+        self._uniforms = pad_sequence(
+            [request_uniforms(r.seed, token_limit(r, params)) for r in requests], batch_first=True
         )
         device = model.device
         width = max(len(request.prompt_ids) for request in requests)
@@ -218,13 +220,19 @@ def check_requests(
 ) -> None:
     """Raise DataError for an empty prompt or one that leaves no room for the response."""
     for row, request in enumerate(requests):
+        limit = token_limit(request, params)
         room = max_positions - len(request.prompt_ids)
-        if not request.prompt_ids or room < params.max_new_tokens:
+        if not request.prompt_ids or room < limit:
             raise DataError(
-                f"prompt {row} has {len(request.prompt_ids)} tokens; with max_new_tokens="
-                f"{params.max_new_tokens} it must have 1 to {max_positions - params.max_new_tokens}"
-                f" (the model has {max_positions} positions)"
+                f"prompt {row} has {len(request.prompt_ids)} tokens; with max_new_tokens={limit} "
+                f"it must have 1 to {max_positions - limit} (the model has {max_positions} "
+                "positions)"
             )
+
+
+def token_limit(request: SampleRequest, params: SamplingParams) -> int:
+    """Most tokens of a request's response."""
+    return params.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
 
 
 def check_newer(file: WeightFile, *, current: int) -> None:

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from moss.config.ppo import SamplingParams, VLLMConfig
 from moss.errors import DataError, WeightSyncError
 from moss.rollouts import FinishReason, Rollout, SampleRequest
-from moss.sampling import NO_WEIGHTS, check_fit, check_newer, check_probe, check_requests
+from moss.sampling import (
+    NO_WEIGHTS,
+    check_fit,
+    check_newer,
+    check_probe,
+    check_requests,
+    token_limit,
+)
 from moss.weight_files import WeightFile, read_weights
 
 if TYPE_CHECKING:
@@ -93,7 +100,7 @@ class VLLMSampler:
             drawn = VLLMSamplingParams(
                 temperature=params.temperature,
                 top_p=params.top_p,
-                max_tokens=params.max_new_tokens,
+                max_tokens=token_limit(request, params),
                 seed=request.seed,
                 stop_token_ids=list(stop_ids),
                 ignore_eos=True,

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 
 from actors.group import ActorGroup
 from actors.rollout import RolloutActor
+from moss.chat_rendering import ChatRenderer
 from moss.config.ppo import ActorConfig, RolloutConfig, SamplingParams, VLLMConfig
+from moss.config.rollout import ToolRolloutConfig
 from moss.errors import DataError, WaitTimeoutError, WeightSyncError
-from moss.forward import likeliest_logprob
+from moss.forward import evaluate_logprobs, likeliest_logprob
 from moss.models import load_policy
-from moss.rollouts import Rollout, SampleRequest
+from moss.rollouts import Opening, Rollout, RolloutBatch, SampleRequest
 from moss.sampling import TransformersSampler
+from moss.tokenizer import MossTokenizer
+from moss.tool_rollouts import ToolRollouts
+from moss.tools.runner import ToolRunner
 from moss.weight_files import WeightFile, WeightProbe, write_weights
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -159,6 +166,58 @@ def test_a_response_holds_its_stop_token_and_ends_there(
         length = ends[0] + 1 if ends else RANDOM.max_new_tokens
         assert rollout.response_ids == before.response_ids[:length]
         assert rollout.finish_reason == ("stop" if ends else "length")
+
+
+def test_requests_may_have_limits_of_their_own(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    engine.push(moved_weights(tiny_checkpoint, 14), tmp_path)
+    limited = [replace(request, max_new_tokens=1 + 3 * row) for row, request in enumerate(REQUESTS)]
+    lengths = [len(rollout.response_ids) for rollout in engine.generate(RANDOM, [], limited)]
+    assert lengths == [1 + 3 * row for row in range(len(REQUESTS))]
+
+
+class ActorSampler:
+    """The sampler of a rollout actor, asked from here."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def policy_version(self) -> int:
+        return self._engine.version
+
+    def generate(
+        self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
+    ) -> list[Rollout]:
+        return self._engine.generate(params, list(stop_ids), list(requests))
+
+    def push_weights(self, file: WeightFile) -> None:
+        raise AssertionError("pushed by the test itself")
+
+    def close(self) -> None:
+        return
+
+
+def test_sections_of_tool_rollouts_have_the_logprobs_of_the_whole(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    weights = moved_weights(tiny_checkpoint, 15)
+    engine.push(weights, tmp_path)
+    config = ToolRolloutConfig(max_rounds=1, max_thought_tokens=12, max_command_tokens=12)
+    runner = ToolRunner(config, concurrency=1)
+    renderer = ChatRenderer(MossTokenizer.load(tiny_checkpoint))
+    rollouts = ToolRollouts(ActorSampler(engine), renderer, runner, config)
+    rollouts._ends = [*rollouts._ends, *range(100, 200)]  # a random policy seldom ends a section
+    opening = Opening("inner_thoughts", frozenset({"calculator"}))
+    found = rollouts.generate([replace(r, opening=opening) for r in REQUESTS], RANDOM)
+    runner.close()
+    assert any(len(rollout.inserted) == 2 for rollout in found)
+    batch = RolloutBatch.from_rollouts(found, pad_id=0)
+    policy = load_policy(tiny_checkpoint)
+    policy.load_state_dict(weights)
+    logprobs_BT = evaluate_logprobs(policy, batch, temperature=RANDOM.temperature, max_rows=8)
+    assert np.allclose(logprobs_BT, batch.rollout_logprobs_BT, atol=1e-2)
 
 
 def test_stale_altered_and_foreign_weights_are_refused(

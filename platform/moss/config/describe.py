@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from moss.config.base import is_section, walk_keys
 
 _WIDTH = 98
+_ANNOTATED = re.compile(r"Annotated\[(.+?), FieldInfo\(.*?\)\]")
 _NOISE = re.compile(r"<class '(?:\w+\.)*(\w+)'>|(?:\w+\.)+(?=\w)")
 
 
@@ -30,7 +31,8 @@ def describe_keys(config_class: type[BaseModel]) -> str:
 
 
 def _type_name(field: FieldInfo) -> str:
-    return _NOISE.sub(lambda match: match[1] or "", str(field.annotation))
+    plain = _ANNOTATED.sub(r"\1", str(field.annotation))
+    return _NOISE.sub(lambda match: match[1] or "", plain)
 
 
 def _default(field: FieldInfo) -> str:

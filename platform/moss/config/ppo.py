@@ -1,61 +1,18 @@
-"""PPO as configuration: the update, the rollouts, the actors (paper section 7.2)."""
+"""PPO as configuration: the update, the actors, the stage (paper section 7.2)."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from moss.config.base import Config
 from moss.config.optimization import ParallelConfig
+from moss.config.rewards import RewardsConfig
+from moss.config.rollout import RolloutConfig as RolloutConfig
+from moss.config.rollout import SamplingParams as SamplingParams
+from moss.config.rollout import VLLMConfig as VLLMConfig
 from moss.config.watching import WatchedStageConfig
-
-_STEP_TOKENS: Final = 2048
-
-
-class SamplingParams(Config):
-    """How the next token is drawn. A logprob is always one of the distribution drawn from."""
-
-    temperature: float = Field(1.0, ge=0)
-    """Logits are divided by it; 0 takes the likeliest token, and logprobs are then those at 1."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    """Keep the smallest set of tokens with at least this probability and renormalise."""
-    max_new_tokens: int = Field(64, ge=1)
-
-
-class VLLMConfig(Config):
-    """What one vLLM engine takes."""
-
-    kv_cache_gib: float = Field(1.0, gt=0)
-    """Memory for keys and values, GiB; `max_num_seqs` whole sequences should fit."""
-    max_num_seqs: int = Field(64, ge=1)
-    """Responses decoded at once."""
-
-    def max_step_tokens(self, max_sequence_tokens: int) -> int:
-        """Prompt tokens that one engine step takes: whole prompts, and many short ones together."""
-        return max(_STEP_TOKENS, max_sequence_tokens)
-
-
-class RolloutConfig(Config):
-    """How responses are sampled for PPO."""
-
-    engine: Literal["vllm", "transformers"] = "vllm"
-    sampling: SamplingParams = SamplingParams()
-    max_prompt_tokens: int = Field(512, ge=1)
-    """A longer prompt is recorded as filtered, never cut."""
-    vllm: VLLMConfig = VLLMConfig()
-
-    @model_validator(mode="after")
-    def sampling_is_random(self) -> Self:
-        """Policy gradients need more than one possible response."""
-        if self.sampling.temperature == 0:
-            raise ValueError("sampling.temperature=0 explores nothing; PPO needs a value above 0")
-        return self
-
-    @property
-    def max_sequence_tokens(self) -> int:
-        """Longest prompt and response together."""
-        return self.max_prompt_tokens + self.sampling.max_new_tokens
 
 
 class PPOConfig(Config):
@@ -108,7 +65,8 @@ class PPOConfig(Config):
     """Zero mean and unit variance over the response tokens of the batch; always so in
     `reinforce_pp`."""
     scale_rewards: bool = True
-    """Divide scores by the spread stored with the preference model, where it stores one."""
+    """Divide scores by the spread stored with the preference model, where it is a reward and stores
+    one: no other kind of reward has a known spread."""
     reward_clip: float | None = Field(10.0, gt=0)
     """Scaled scores are cut to +- this; null for no cut."""
     missing_end_penalty: float = Field(0.0, ge=0)
@@ -271,9 +229,8 @@ class PPOTimeouts(Config):
 class TrainPPOConfig(WatchedStageConfig):
     """The `train_ppo` stage: MOSS-SFT, preference model and prompts in, MOSS-PPO out."""
 
-    execution_keys: ClassVar[frozenset[str]] = StageConfig.execution_keys | {
+    execution_keys: ClassVar[frozenset[str]] = WatchedStageConfig.execution_keys | {
         "timeouts",
-        "checkpoint_every",
         "keep_checkpoints",
     }
 
@@ -281,18 +238,61 @@ class TrainPPOConfig(WatchedStageConfig):
     policy: str = "MOSS-SFT"
     """Run whose checkpoint starts the policy and is the frozen reference."""
     preference_model: str = "preference-model"
-    """Run whose checkpoint gives the rewards and starts the critic."""
+    """Run whose checkpoint gives the rewards and starts the critic; not read where `rewards` has no
+    such term and the estimator no critic."""
     prompts: str = "MOSS-PAT"
     """Run whose `data/prompts.parquet` PPO shares (7.2: the same prompts as PAT)."""
     num_iterations: int | None = Field(None, ge=1)
     """Iterations; null for one pass over the prompts (7.2: 100K / 32 = 3,125)."""
     ppo: PPOConfig = PPOConfig()
+    rewards: RewardsConfig = RewardsConfig()
     rollout: RolloutConfig = RolloutConfig()
     actors: PPOActorsConfig = PPOActorsConfig()
     timeouts: PPOTimeouts = PPOTimeouts()
     checkpoint_every: int = Field(10, ge=1)
     """Iterations between full-state checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def rewards_end_before_the_score_phase(self) -> Self:
+        """So that rows without a score fail with their reasons, not the run with a timeout."""
+        if self.rewards.deadline_s >= self.timeouts.score_s:
+            raise ValueError(
+                f"rewards may take {self.rewards.deadline_s:g} s (the sum of deadline_s), the "
+                f"score phase ends after timeouts.score_s={self.timeouts.score_s:g} s; lower the "
+                "one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def tools_end_before_the_rollout_phase(self) -> Self:
+        """So that a hanging tool has no result, and does not end the run with a timeout."""
+        tools = self.rollout.tools
+        if tools.max_rounds * tools.timeout_s >= self.timeouts.generate_s:
+            raise ValueError(
+                f"rollout.tools: {tools.max_rounds} rounds of timeout_s={tools.timeout_s:g} s do "
+                f"not end before timeouts.generate_s={self.timeouts.generate_s:g} s; lower the one "
+                "or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def judged_commands_can_be_written(self) -> Self:
+        """Responses that are replies alone hold no commands."""
+        judges = [
+            t for t in self.rewards.terms if t.kind == "tool_judge" and t.judged == "commands"
+        ]
+        if judges and not self.rollout.tools.max_rounds:
+            raise ValueError(
+                "a tool_judge with judged=commands needs responses with commands; set "
+                "rollout.tools.max_rounds=1, or judged=reply"
+            )
+        return self
+
+    @property
+    def uses_preference_model(self) -> bool:
+        """Whether a reward or the critic reads it."""
+        return self.rewards.uses_preference_model or self.ppo.uses_critic
 
     @property
     def started_roles(self) -> dict[str, ActorConfig]:

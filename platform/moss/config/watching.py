@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from moss.config.base import StageConfig
@@ -11,6 +13,11 @@ from moss.config.tracking import TrackingConfig
 
 class WatchedStageConfig(StageConfig):
     """A stage with monitors, samples and services."""
+
+    execution_keys: ClassVar[frozenset[str]] = StageConfig.execution_keys | {
+        "tracking",
+        "ray_metrics",
+    }
 
     monitors: MonitorsConfig = MonitorsConfig()
     """Limits past which a run warns or stops."""

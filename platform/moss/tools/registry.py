@@ -53,6 +53,17 @@ async def close_tools(tools: Mapping[ToolName, Tool]) -> None:
     await asyncio.gather(*(tool.close() for tool in tools.values()))
 
 
+UNAVAILABLE: Final = "unavailable"
+"""Flag of an output that is the tool's fault, not the argument's: it broke or did not answer."""
+
+
+def no_result(command: Command) -> ToolResult:
+    """`No result.` to a call, in its tool's layout."""
+    name = TOOL_OF_API.get(command.api)
+    layout: Layout = LAYOUTS[name] if name else "plain"
+    return ToolResult(command, ToolOutput(ok=False, layout=layout).body(), ok=False)
+
+
 async def run_commands(
     tools: Mapping[ToolName, Tool], commands: Sequence[Command], *, max_calls: int = 4
 ) -> tuple[FinishedCall, ...]:
@@ -90,4 +101,4 @@ async def _call(tools: Mapping[ToolName, Tool], command: Command) -> ToolOutput:
         reason = f"{name} gave no answer within {tool.timeout_s:g} s"
     except Exception as error:  # a broken tool must not end the user's turn
         reason = f"{name} failed: {type(error).__name__}: {error}"
-    return ToolOutput(ok=False, layout=LAYOUTS[name], reason=reason)
+    return ToolOutput(ok=False, layout=LAYOUTS[name], reason=reason, flags=(UNAVAILABLE,))

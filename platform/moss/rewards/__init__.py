@@ -1,0 +1,1 @@
+"""Rewards of PPO: one interface, one module per kind, and their weighted sum."""
