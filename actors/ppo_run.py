@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from actors.cluster import connect
 from actors.critic import CriticActor
-from actors.group import ActorGroup, Pending
+from actors.group import ActorGroup
+from actors.pending import Pending
 from actors.placement import plan_placement
 from actors.policy import PolicyActor
+from actors.ppo_recovery import guard_actors, run_with_resumes
+from actors.ppo_state import PPOTotals, restore_state, save_state, state_writer
 from actors.ppo_trainer import IterationReport, PPOActors, PPOTrainer
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
 from actors.rollout import RolloutActor
 from actors.weight_sync import WeightSync
 from moss import metrics as names
-from moss.checkpoints import fetch_training_state, load_latest_training_state, save_training_state
 from moss.config.ppo import TrainPPOConfig
+from moss.faults import FaultLog
 from moss.ppo_inputs import PPOInputs, load_inputs
 from moss.progress import Progress
+from moss.rollout_dump import DumpRecord, RolloutDump, write_dump
 from moss.storage import join
 from moss.tracking import Tracker
 
-STATES = "states"
 CHECKPOINT = "checkpoint"
-_CONTROLLER_FILE = "controller.json"
-
-
-@dataclass(slots=True)
-class PPOTotals:
-    """Counts over all iterations; part of every training state."""
-
-    num_responses: int = 0
-    dropped: list[dict[str, str]] = field(default_factory=list)
-    """Iteration, row and reason of each response without a reward."""
-
-    def add(self, report: IterationReport) -> None:
-        """Count one iteration."""
-        self.num_responses += report.num_responses
-        self.dropped += [{"iteration": str(report.iteration), **row} for row in report.dropped]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +45,28 @@ class PPOResult:
 def train_ppo(config: TrainPPOConfig, run_folder: str) -> PPOResult:
     """Run PPO to its end, from the last training state if there is one.
 
-    Writes `states/` on the way and `checkpoint/` at the end.
+    Writes `states/` on the way and `checkpoint/` at the end. Lost actors are replaced, within the
+    bounds of `config.faults`.
 
     Raises:
         DataError, ConfigError: inputs that PPO cannot start from.
-        ResourceError: the cluster is too small, or an actor died.
+        ResourceError: the cluster is too small, or actors died too often.
+        StorageError: too many training states in a row, or the checkpoint, could not be written.
         WaitTimeoutError, WeightSyncError: a phase or a weight push did not end in time.
     """
     inputs = load_inputs(config)
     placement = plan_placement(config.started_roles)
-    with (
-        connect(
-            num_cpus_needed=placement.num_cpus,
-            num_gpus_needed=placement.num_gpus,
-            what=f"train_ppo ({placement.arithmetic})",
-        ),
-        started_actors(config, inputs) as actors,
+    faults = FaultLog(config.faults)
+    with connect(
+        num_cpus_needed=placement.num_cpus,
+        num_gpus_needed=placement.num_gpus,
+        what=f"train_ppo ({placement.arithmetic})",
     ):
-        return _iterate(config, inputs, actors, run_folder)
+        return run_with_resumes(
+            lambda: started_actors(config, inputs),
+            lambda actors: _iterate(config, inputs, actors, run_folder, faults),
+            faults,
+        )
 
 
 @contextmanager
@@ -97,19 +86,19 @@ def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAct
     temperature = config.rollout.sampling.temperature
     try:
         loading: list[Pending[object]] = [
-            actors.rollout.call(
+            actors.rollout.prepare(
                 RolloutActor.load, inputs.policy, config.rollout, pad_id=inputs.pad_id
             ),
             actors.policy.call(
                 PolicyActor.load, inputs.policy, ppo, num_steps=num_steps, temperature=temperature
             ),
-            actors.reference.call(
+            actors.reference.prepare(
                 ReferenceActor.load,
                 inputs.policy,
                 temperature=temperature,
                 max_rows=ppo.micro_batch_size,
             ),
-            actors.reward.call(
+            actors.reward.prepare(
                 RewardActor.load, inputs.preference_model, max_rows=ppo.micro_batch_size
             ),
         ]
@@ -131,9 +120,13 @@ def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAct
 
 
 def _iterate(
-    config: TrainPPOConfig, inputs: PPOInputs, actors: PPOActors, run_folder: str
+    config: TrainPPOConfig,
+    inputs: PPOInputs,
+    actors: PPOActors,
+    run_folder: str,
+    faults: FaultLog,
 ) -> PPOResult:
-    iteration, kl_coefficient, totals = _restore(config, actors, run_folder)
+    iteration, kl_coefficient, totals = restore_state(config, actors, run_folder)
     num_iterations = _num_iterations(config, inputs)
     weights = WeightSync(
         actors.policy,
@@ -153,19 +146,33 @@ def _iterate(
     progress = Progress(
         "train_ppo", num_iterations, "iterations", run_folder, done_before=iteration
     )
+    guard_actors(actors, weights, config, faults)
     try:
         weights.push(iteration)
-        with progress, Tracker(run_folder, resume_step=iteration) as tracker:
+        with (
+            progress,
+            Tracker(run_folder, resume_step=iteration) as tracker,
+            state_writer(config, run_folder, faults) as writer,
+        ):
             while trainer.iteration < num_iterations:
                 report = trainer.step()
                 totals.add(report)
-                last = report_metrics(report)
+                last = report_metrics(report) | faults.metrics()
                 tracker.log(report.iteration, last)
                 progress.update(done=report.iteration, note=_note(report))
+                if config.faults.dumps_rollouts_of(report.iteration):
+                    write_dump(run_folder, _dump(report, last))
                 if report.iteration % config.checkpoint_every == 0:
-                    _save_state(config, actors, run_folder, trainer, totals)
+                    save_state(
+                        writer,
+                        actors,
+                        trainer,
+                        totals,
+                        score=report.experience.score,
+                        timeout_s=config.timeouts.save_s,
+                    )
         save = actors.policy.call(PolicyActor.save_checkpoint, join(run_folder, CHECKPOINT))
-        save.only(config.timeouts.save_s)
+        save.wait(config.timeouts.save_s)
     finally:
         weights.close()
     return _result(inputs, totals, last)
@@ -214,6 +221,16 @@ def report_metrics(report: IterationReport) -> dict[str, float]:
     return measured
 
 
+def _dump(report: IterationReport, figures: dict[str, float]) -> RolloutDump:
+    record = DumpRecord(
+        iteration=report.iteration,
+        kl_coefficient=report.kl_coefficient,
+        figures=_finite(figures),
+        dropped=tuple(report.dropped),
+    )
+    return RolloutDump(record, report.scored)
+
+
 def _note(report: IterationReport) -> str:
     seen = report.experience
     tokens_per_s = report.num_response_tokens / sum(report.seconds.values())
@@ -222,47 +239,6 @@ def _note(report: IterationReport) -> str:
         f"score {seen.score:.2f} kl {seen.kl_nats:.2f} length {seen.length_tokens:.0f} "
         f"{tokens_per_s:.0f} tokens/s ({phases} s)"
     )
-
-
-def _restore(
-    config: TrainPPOConfig, actors: PPOActors, run_folder: str
-) -> tuple[int, float, PPOTotals]:
-    """Iterations done, beta and totals; loads policy and critic from the last whole state."""
-    found = load_latest_training_state(join(run_folder, STATES))
-    if found is None:
-        return 0, config.ppo.kl_coefficient, PPOTotals()
-    iteration, path = found
-    with tempfile.TemporaryDirectory(prefix="moss-ppo-") as scratch:
-        local = fetch_training_state(path, scratch)
-        policy = actors.policy.call(PolicyActor.load_state, join(local, "policy"))
-        if actors.critic:
-            critic = actors.critic.call(CriticActor.load_state, join(local, "critic"))
-            critic.only(config.timeouts.save_s)
-        policy.only(config.timeouts.save_s)
-        stored = json.loads(Path(local, _CONTROLLER_FILE).read_text(encoding="utf-8"))
-    return iteration, stored["kl_coefficient"], PPOTotals(**stored["totals"])
-
-
-def _save_state(
-    config: TrainPPOConfig,
-    actors: PPOActors,
-    run_folder: str,
-    trainer: PPOTrainer,
-    totals: PPOTotals,
-) -> None:
-    """The whole state after an iteration. Prompts, seeds and schedule follow from its number."""
-
-    def write(folder: str) -> None:
-        policy = actors.policy.call(PolicyActor.save_state, join(folder, "policy"))
-        stored = {"kl_coefficient": trainer.kl_coefficient, "totals": asdict(totals)}
-        Path(folder, _CONTROLLER_FILE).write_text(json.dumps(stored), encoding="utf-8")
-        if actors.critic:
-            critic = actors.critic.call(CriticActor.save_state, join(folder, "critic"))
-            critic.only(config.timeouts.save_s)
-        policy.only(config.timeouts.save_s)
-
-    states = join(run_folder, STATES)
-    save_training_state(states, trainer.iteration, write, keep=config.keep_checkpoints)
 
 
 def _result(inputs: PPOInputs, totals: PPOTotals, last: dict[str, float]) -> PPOResult:
@@ -282,9 +258,13 @@ def _result(inputs: PPOInputs, totals: PPOTotals, last: dict[str, float]) -> PPO
                 "skipped": 0,
             },
         },
-        metrics={name: value for name, value in last.items() if math.isfinite(value)},
+        metrics=_finite(last),
         dropped=totals.dropped,
     )
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _num_iterations(config: TrainPPOConfig, inputs: PPOInputs) -> int:

@@ -59,6 +59,8 @@ class IterationReport:
     iteration: int
     """Iterations done, this one included; also the version of the weights it published."""
     experience: ExperienceReport
+    scored: ScoredRollouts
+    """What the update learned from."""
     kl_coefficient: float
     """Beta of this iteration."""
     policy: UpdateReport | None
@@ -124,6 +126,7 @@ class PPOTrainer:
         report = IterationReport(
             iteration=self.iteration,
             experience=described,
+            scored=scored,
             kl_coefficient=self.kl_coefficient,
             policy=policy,
             critic=critic,
@@ -136,6 +139,7 @@ class PPOTrainer:
         return report
 
     def _generate(self, requests: Sequence[SampleRequest]) -> RolloutBatch:
+        self._weights.check_current(self.iteration)
         group = self._actors.rollout
         shards = [
             [requests[row] for row in rows] for rows in _split(len(requests), group.num_ranks)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from moss.config.base import Config, StageConfig
 from moss.config.optimization import ParallelConfig
+from moss.config.ppo_faults import PPOFaultsConfig
 
 _STEP_TOKENS: Final = 2048
 
@@ -283,6 +284,7 @@ class TrainPPOConfig(StageConfig):
     rollout: RolloutConfig = RolloutConfig()
     actors: PPOActorsConfig = PPOActorsConfig()
     timeouts: PPOTimeouts = PPOTimeouts()
+    faults: PPOFaultsConfig = PPOFaultsConfig()
     checkpoint_every: int = Field(10, ge=1)
     """Iterations between full-state checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)

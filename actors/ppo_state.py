@@ -1,0 +1,97 @@
+"""The whole state of a PPO run between two iterations: what it is, how it is saved and restored.
+
+It is the weights, optimizer and place in the schedule of policy and critic, the adaptive
+coefficient and the counts. Prompts, seeds and minibatch order follow from the iteration's number.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from actors.critic import CriticActor
+from actors.policy import PolicyActor
+from actors.ppo_trainer import IterationReport, PPOActors, PPOTrainer
+from moss.checkpoints import fetch_training_state, load_latest_training_state
+from moss.config.ppo import TrainPPOConfig
+from moss.faults import FaultLog
+from moss.state_writer import StateWriter
+from moss.storage import join
+
+STATES = "states"
+_CONTROLLER_FILE = "controller.json"
+
+
+@dataclass(slots=True)
+class PPOTotals:
+    """Counts over all iterations; part of every training state."""
+
+    num_responses: int = 0
+    dropped: list[dict[str, str]] = field(default_factory=list)
+    """Iteration, row and reason of each response without a reward."""
+
+    def add(self, report: IterationReport) -> None:
+        """Count one iteration."""
+        self.num_responses += report.num_responses
+        self.dropped += [{"iteration": str(report.iteration), **row} for row in report.dropped]
+
+
+def restore_state(
+    config: TrainPPOConfig, actors: PPOActors, run_folder: str
+) -> tuple[int, float, PPOTotals]:
+    """Iterations done, beta and totals; loads policy and critic from the last whole state."""
+    found = load_latest_training_state(join(run_folder, STATES))
+    if found is None:
+        return 0, config.ppo.kl_coefficient, PPOTotals()
+    iteration, path = found
+    with tempfile.TemporaryDirectory(prefix="moss-ppo-") as scratch:
+        local = fetch_training_state(path, scratch)
+        policy = actors.policy.call(PolicyActor.load_state, join(local, "policy"))
+        if actors.critic:
+            critic = actors.critic.call(CriticActor.load_state, join(local, "critic"))
+            critic.wait(config.timeouts.save_s)
+        policy.wait(config.timeouts.save_s)
+        stored = json.loads(Path(local, _CONTROLLER_FILE).read_text(encoding="utf-8"))
+    return iteration, stored["kl_coefficient"], PPOTotals(**stored["totals"])
+
+
+def state_writer(config: TrainPPOConfig, run_folder: str, faults: FaultLog) -> StateWriter:
+    """Where the states of a run go."""
+    return StateWriter(
+        join(run_folder, STATES),
+        keep=config.keep_checkpoints,
+        keep_best=config.faults.keep_best,
+        max_failed=config.faults.max_failed_saves,
+        timeout_s=config.timeouts.save_s,
+        report_failure=faults.failed_save,
+    )
+
+
+def save_state(
+    writer: StateWriter,
+    actors: PPOActors,
+    trainer: PPOTrainer,
+    totals: PPOTotals,
+    *,
+    score: float,
+    timeout_s: float,
+) -> None:
+    """Begin to save the whole state after an iteration.
+
+    Args:
+        score: mean score of the iteration's responses.
+        timeout_s: longest wait for each actor's part.
+    """
+
+    def snapshot(folder: str) -> None:
+        policy = actors.policy.call(PolicyActor.save_state, join(folder, "policy"))
+        stored = {"kl_coefficient": trainer.kl_coefficient, "totals": asdict(totals)}
+        Path(folder, _CONTROLLER_FILE).write_text(json.dumps(stored), encoding="utf-8")
+        if actors.critic:
+            critic = actors.critic.call(CriticActor.save_state, join(folder, "critic"))
+            critic.wait(timeout_s)
+        policy.wait(timeout_s)
+
+    writer.save(trainer.iteration, snapshot, score=score)
