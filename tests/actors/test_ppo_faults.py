@@ -22,6 +22,7 @@ from actors.ppo_run import train_ppo
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
 from actors.rollout import RolloutActor
+from moss import failpoints
 from moss.config import dump_config
 from moss.config.ppo import PPOTimeouts, SamplingParams, TrainPPOConfig
 from moss.config.ppo_faults import PPOFaultsConfig
@@ -171,6 +172,8 @@ FAULTS = (
     "4-rollout-stopped",
     "4-reward-asleep",
 )
+FULL_DISK = "state/files_written:2=full"
+"""Of the state of iteration 4."""
 
 
 def test_a_run_whose_actors_all_die_or_hang_once_ends_as_if_nothing_had_happened(
@@ -185,12 +188,15 @@ def test_a_run_whose_actors_all_die_or_hang_once_ends_as_if_nothing_had_happened
     for fault in FAULTS:
         (faults / fault).touch()
     break_actors(faults, monkeypatch)
+    failpoints._visits.clear()
+    monkeypatch.setenv("MOSS_FAILPOINT", FULL_DISK)
     run = tmp_path / "run"
     with caplog.at_level(logging.WARNING, "moss.faults"):
         train_ppo(config, str(run))
     assert list(faults.iterdir()) == []
     check_equal(run, undisturbed)
-    assert faults_of(run) == (5, 2, 0)
+    assert faults_of(run) == (5, 2, 1)
+    assert not (run / "states" / "step-000004").exists()
     lines = [record.getMessage() for record in caplog.records if record.name == "moss.faults"]
     for start in (
         "all actors are started anew, from the last training state (resume 1 of at most 3): actor "
@@ -200,6 +206,7 @@ def test_a_run_whose_actors_all_die_or_hang_once_ends_as_if_nothing_had_happened
         "reference[0] is started anew (restart 1 of at most 10): actor reference[0] died",
         "rollout[0] is started anew (restart 2 of at most 10): rollout[0].generate gave no answer",
         "reward[0] is started anew (restart 2 of at most 10): reward[0].score gave no answer",
+        "the training state of step 4 is not saved: [Errno 28] No space left on device",
     ):
         assert any(line.startswith(start) for line in lines), (start, lines)
 
