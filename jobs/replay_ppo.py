@@ -15,7 +15,9 @@ from jobs.entry import guarded
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.replay_ppo", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.replay_ppo", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--workspace", required=True, help="folder that holds the runs")
     parser.add_argument("--run-id", default="MOSS-PPO", help="name of the PPO run")
     parser.add_argument("--iteration", type=int, required=True, help="which one, from 1")

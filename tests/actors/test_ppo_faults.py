@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -17,11 +19,11 @@ import torch
 
 from actors.critic import CriticActor
 from actors.policy import PolicyActor
-from actors.ppo_replay import replay_iteration
 from actors.ppo_run import train_ppo
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
 from actors.rollout import RolloutActor
+from jobs import replay_ppo
 from moss import failpoints
 from moss.config import dump_config
 from moss.config.ppo import PPOTimeouts, SamplingParams, TrainPPOConfig
@@ -217,8 +219,12 @@ def test_a_job_killed_with_all_its_processes_goes_on_bit_for_bit(
     file = tmp_path / "ppo.yaml"
     file.write_text(dump_config(config))
     run = workspace / config.run_id
-    with (tmp_path / "job.log").open("w") as log:
-        job = start_job(file, log.fileno())
+    with (
+        (tmp_path / "job.log").open("w") as log,
+        # Ray's own folders, which nobody removes after such a kill; sockets need a short path.
+        TemporaryDirectory(prefix="k", dir="/tmp") as scratch,
+    ):
+        job = start_job(file, log.fileno(), scratch)
         family = wait_for_iterations(job, run, count=3)
         for process in [job, *family]:
             process.kill()
@@ -226,7 +232,7 @@ def test_a_job_killed_with_all_its_processes_goes_on_bit_for_bit(
         assert (job.wait(60), len(gone) >= 7, alive) == (-signal.SIGKILL, True, [])
         assert not (run / "manifest.json").exists()
         before = (run / "metrics.jsonl").read_text().splitlines()
-        again = start_job(file, log.fileno())
+        again = start_job(file, log.fileno(), scratch)
         assert again.wait(300) == 0, (tmp_path / "job.log").read_text()
     assert (run / "metrics.jsonl").read_text().splitlines()[:2] == before[:2]
     assert (run / "manifest.json").exists()
@@ -234,31 +240,36 @@ def test_a_job_killed_with_all_its_processes_goes_on_bit_for_bit(
 
 
 def test_a_dumped_iteration_is_replayed_exactly_without_ray_and_engine(
-    undisturbed: Path, config: TrainPPOConfig
+    undisturbed: Path, config: TrainPPOConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = replay_iteration(config, str(undisturbed), 5)
-    _, metrics = read_metrics(str(undisturbed))[4]
-    assert report.exact_state
-    assert report.largest_difference == dict.fromkeys(
+    (undisturbed / "config.yaml").write_text(dump_config(config))
+    workspace, run_id = str(undisturbed.parent), undisturbed.name
+    arguments = ["--workspace", workspace, "--run-id", run_id, "--iteration", "5"]
+    assert replay_ppo.main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["exact_state"]
+    assert report["largest_difference"] == dict.fromkeys(
         ("scores_B", "logprobs_BT", "reference_logprobs_BT", "values_BT"), 0.0
     )
-    assert report.policy is not None
-    assert report.critic is not None
-    assert (report.policy.loss, report.policy.gradient_norm, report.critic.loss) == (
-        metrics["ppo/policy_loss_score"],
-        metrics["ppo/policy_gradient_norm"],
-        metrics["ppo/value_loss_squared_score"],
-    )
-    assert report.experience.kl_nats == metrics["rollout/kl_nats"]
-    assert '"largest_difference"' in report.to_json()
+    _, metrics = read_metrics(str(undisturbed))[4]
+    assert report["recorded"]["figures"]["rollout/score"] == metrics["rollout/score"]
+    for part, key, name in (
+        ("experience", "kl_nats", "rollout/kl_nats"),
+        ("policy", "loss", "ppo/policy_loss_score"),
+        ("policy", "gradient_norm", "ppo/policy_gradient_norm"),
+        ("critic", "loss", "ppo/value_loss_squared_score"),
+    ):
+        assert report[part][key] == metrics[name], name
+    assert replay_ppo.main([*arguments[:-1], "4"]) == 3
+    assert "no dump of iteration 4; dumped iterations: 5" in capsys.readouterr().err
 
 
-def start_job(file: Path, log: int) -> subprocess.Popen[bytes]:
+def start_job(file: Path, log: int, scratch: str) -> subprocess.Popen[bytes]:
     """The stage as a user would run it, with a Ray instance of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "jobs.train_ppo", "--config", str(file)],
         cwd=ROOT,
-        env=clean_environment(PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'platform'}"),
+        env=clean_environment(PYTHONPATH=f"{ROOT}{os.pathsep}{ROOT / 'platform'}", TMPDIR=scratch),
         stdout=log,
         stderr=log,
     )
