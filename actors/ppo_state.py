@@ -16,6 +16,7 @@ from actors.policy import PolicyActor
 from actors.ppo_trainer import IterationReport, PPOActors, PPOTrainer
 from moss.checkpoints import fetch_training_state, load_latest_training_state
 from moss.config.ppo import TrainPPOConfig
+from moss.errors import StorageError
 from moss.faults import FaultLog
 from moss.state_writer import StateWriter
 from moss.storage import join
@@ -86,12 +87,18 @@ def save_state(
     """
 
     def snapshot(folder: str) -> None:
-        policy = actors.policy.call(PolicyActor.save_state, join(folder, "policy"))
         stored = {"kl_coefficient": trainer.kl_coefficient, "totals": asdict(totals)}
         Path(folder, _CONTROLLER_FILE).write_text(json.dumps(stored), encoding="utf-8")
+        parts = [actors.policy.call(PolicyActor.save_state, join(folder, "policy"))]
         if actors.critic:
-            critic = actors.critic.call(CriticActor.save_state, join(folder, "critic"))
-            critic.wait(timeout_s)
-        policy.wait(timeout_s)
+            parts.append(actors.critic.call(CriticActor.save_state, join(folder, "critic")))
+        refused: StorageError | None = None
+        for part in parts:
+            try:
+                part.wait(timeout_s)
+            except StorageError as error:
+                refused = error  # the other part must end before the folder can be removed
+        if refused is not None:
+            raise refused
 
     writer.save(trainer.iteration, snapshot, score=score)
