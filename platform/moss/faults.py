@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from textwrap import shorten
 
 from moss import metrics
 from moss.config.ppo_faults import PPOFaultsConfig
 from moss.errors import ResourceError
+
+_REASON_CHARS = 300
+"""Ray's report of a death goes on for a page."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +40,7 @@ class FaultLog:
         self._restarts[role] += 1
         logger.warning(
             "%s[%d] is started anew (restart %d of at most %d): %s",
-            *(role, rank, self._restarts[role], limit, why),
+            *(role, rank, self._restarts[role], limit, _one_line(why)),
         )
 
     def resume(self, why: Exception) -> None:
@@ -52,13 +56,13 @@ class FaultLog:
         logger.warning(
             "all actors are started anew, from the last training state (resume %d of at most %d): "
             "%s",
-            *(self.num_resumes, limit, why),
+            *(self.num_resumes, limit, _one_line(why)),
         )
 
     def failed_save(self, step: int, why: Exception) -> None:
         """A training state could not be written; the run goes on with the one before it."""
         self.num_failed_saves += 1
-        logger.warning("the training state of step %d is not saved: %s", step, why)
+        logger.warning("the training state of step %d is not saved: %s", step, _one_line(why))
 
     def metrics(self) -> dict[str, float]:
         """The counts, named."""
@@ -67,3 +71,7 @@ class FaultLog:
             metrics.FAULT_RESUMES: float(self.num_resumes),
             metrics.FAULT_FAILED_SAVES: float(self.num_failed_saves),
         }
+
+
+def _one_line(why: Exception) -> str:
+    return shorten(str(why), _REASON_CHARS, placeholder=" ...")
