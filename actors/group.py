@@ -5,76 +5,35 @@
     references.map(ReferenceActor.logprobs, shards).wait(60)     # one shard per rank
 
 Methods are named by reference, so a misspelt one or a wrong argument is a type error. Every wait is
-bounded. This module holds the project's only `Any`: a Ray handle has no type of its own.
+bounded. In a guarded group (`guard`) lost ranks, dead or wedged, are brought back, and what they
+were asked is asked again. This module holds the project's only `Any`: a Ray handle has no type of
+its own.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
+from actors.pending import Losses, Pending
 from moss.config.ppo import ActorConfig
-from moss.errors import MossError, ResourceError, WaitTimeoutError
+from moss.errors import ResourceError
 
 A = TypeVar("A")
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
-
-
-class Pending(Generic[R_co]):
-    """Answers on their way from every rank of a group."""
-
-    def __init__(self, group: str, method: str, references: Sequence[Any]) -> None:
-        self._group, self._method, self._references = group, method, list(references)
-
-    def wait(self, timeout_s: float) -> list[R_co]:
-        """The answers in rank order.
-
-        Raises:
-            WaitTimeoutError: not all ranks answered in time; names group, method, ranks, seconds.
-            ResourceError: an actor died.
-            MossError: what the method raised, as it raised it.
-        """
-        import ray
-
-        deadline = time.monotonic() + timeout_s
-        results: list[R_co] = []
-        for rank, reference in enumerate(self._references):
-            where = f"{self._group}[{rank}].{self._method}"
-            try:
-                results.append(ray.get(reference, timeout=max(0.0, deadline - time.monotonic())))
-            except ray.exceptions.GetTimeoutError as error:
-                raise WaitTimeoutError(
-                    f"{where} gave no answer within {timeout_s:g} s. Look at the actor's log and "
-                    "stack (ray stack); if it only is slow, raise the phase's limit in `timeouts`"
-                ) from error
-            except ray.exceptions.RayActorError as error:
-                raise ResourceError(
-                    f"actor {self._group}[{rank}] died while {where} was awaited: {error}. If the "
-                    "system killed it for memory, lower batch sizes or give the node more"
-                ) from error
-            except ray.exceptions.RayTaskError as error:
-                cause = error.cause
-                if isinstance(cause, MossError):
-                    raise type(cause)(f"{where}: {cause}") from error
-                raise
-        return results
-
-    def only(self, timeout_s: float) -> R_co:
-        """The answer of a group of one; raises as `wait`."""
-        (result,) = self.wait(timeout_s)
-        return result
 
 
 class ActorGroup(Generic[A]):
     """Equal actors, one per rank; made by `start`."""
 
-    def __init__(self, name: str, handles: Sequence[Any]) -> None:
+    def __init__(self, name: str, make: Callable[[], Any], num_ranks: int) -> None:
         self.name = name
-        self._handles = list(handles)
+        self._make = make
+        self._handles = [make() for _ in range(num_ranks)]
+        self._prepare: Callable[[Any], Any] | None = None
+        self._bring_back: Callable[[Losses], None] | None = None
 
     @classmethod
     def start(
@@ -94,7 +53,7 @@ class ActorGroup(Generic[A]):
         remote_class = ray.remote(actor_class).options(
             num_cpus=config.num_cpus, num_gpus=config.num_gpus, max_restarts=0
         )
-        return cls(name, [remote_class.remote(*args, **kwargs) for _ in range(config.num_ranks)])
+        return cls(name, lambda: remote_class.remote(*args, **kwargs), config.num_ranks)
 
     @property
     def num_ranks(self) -> int:
@@ -117,9 +76,76 @@ class ActorGroup(Generic[A]):
     ) -> Pending[Any]:
         """Start a method on every rank with the same arguments."""
         name = method.__name__
-        return Pending(
-            self.name, name, [getattr(h, name).remote(*args, **kwargs) for h in self._handles]
+        return self._ask(
+            name,
+            range(self.num_ranks),
+            lambda _, handle: getattr(handle, name).remote(*args, **kwargs),
         )
+
+    @overload
+    def call_on(
+        self,
+        ranks: Sequence[int],
+        method: Callable[Concatenate[A, P], Awaitable[R]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Pending[R]: ...
+    @overload
+    def call_on(
+        self,
+        ranks: Sequence[int],
+        method: Callable[Concatenate[A, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Pending[R]: ...
+    def call_on(
+        self,
+        ranks: Sequence[int],
+        method: Callable[Concatenate[A, P], Any],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Pending[Any]:
+        """Start a method on some ranks, which nobody brings back if they are lost meanwhile."""
+        name = method.__name__
+        references = [getattr(self._handles[rank], name).remote(*args, **kwargs) for rank in ranks]
+        return Pending(self.name, name, references, ranks=ranks)
+
+    def prepare(
+        self, method: Callable[Concatenate[A, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> Pending[R]:
+        """Start on every rank what makes it ready for work; `restart` repeats it on new actors."""
+        name = method.__name__
+        self._prepare = lambda handle: getattr(handle, name).remote(*args, **kwargs)
+        return self.call(method, *args, **kwargs)
+
+    def restart(self, ranks: Sequence[int]) -> Pending[object]:
+        """Kill some ranks and start them anew; what comes back is their preparation."""
+        import ray
+
+        assert self._prepare is not None, "only actors that were prepared can be prepared again"
+        for rank in ranks:
+            ray.kill(self._handles[rank])
+            self._handles[rank] = self._make()
+        references = [self._prepare(self._handles[rank]) for rank in ranks]
+        return Pending(self.name, "prepare", references, ranks=ranks)
+
+    def guard(self, bring_back: Callable[[Losses], None]) -> None:
+        """From now on a wait that finds ranks lost has them brought back and asks them again.
+
+        Args:
+            bring_back: makes lost ranks work again, as a rule with `restart`, or raises.
+        """
+        self._bring_back = bring_back
+
+    def recover(self, losses: Losses) -> None:
+        """Bring lost ranks back.
+
+        Raises:
+            MossError: nobody guards this group, or its guard gives up.
+        """
+        if self._bring_back is None:
+            raise losses[min(losses)]
+        self._bring_back(losses)
 
     @overload
     def map(
@@ -155,11 +181,10 @@ class ActorGroup(Generic[A]):
                 "into at most one shard per rank"
             )
         name = method.__name__
-        pairs = zip(self._handles, shards, strict=False)
-        return Pending(
-            self.name,
+        return self._ask(
             name,
-            [getattr(handle, name).remote(shard, *args, **kwargs) for handle, shard in pairs],
+            range(len(shards)),
+            lambda rank, handle: getattr(handle, name).remote(shards[rank], *args, **kwargs),
         )
 
     def run(self, function: Callable[[], R]) -> Pending[R]:
@@ -179,3 +204,18 @@ class ActorGroup(Generic[A]):
         for handle in self._handles:
             ray.kill(handle)
         self._handles.clear()
+
+    def _ask(
+        self, method: str, ranks: Sequence[int], send: Callable[[int, Any], Any]
+    ) -> Pending[Any]:
+        def ask(asked: Sequence[int]) -> list[Any]:
+            return [send(rank, self._handles[rank]) for rank in asked]
+
+        def ask_again(losses: Losses) -> Pending[Any]:
+            self.recover(losses)
+            return Pending(self.name, method, ask(list(losses)), ranks=list(losses))
+
+        guarded = self._bring_back is not None
+        return Pending(
+            self.name, method, ask(ranks), ranks=ranks, ask_again=ask_again if guarded else None
+        )

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from actors.cluster import connect
 from actors.critic import CriticActor
-from actors.group import ActorGroup, Pending
+from actors.group import ActorGroup
+from actors.pending import Pending
 from actors.placement import plan_placement
 from actors.policy import PolicyActor
 from actors.ppo_metrics import live_note
+from actors.ppo_recovery import guard_actors, run_with_resumes
+from actors.ppo_state import PPOTotals, restore_state, save_state, state_writer
 from actors.ppo_trainer import IterationReport, PPOActors, PPOTrainer
 from actors.ppo_watch import PPOWatch
 from actors.reference import ReferenceActor
@@ -24,33 +24,15 @@ from actors.reward import RewardActor
 from actors.rollout import RolloutActor
 from actors.weight_sync import WeightSync
 from moss import metrics as names
-from moss.checkpoints import fetch_training_state, load_latest_training_state, save_training_state
 from moss.config.ppo import TrainPPOConfig
+from moss.faults import FaultLog
 from moss.ppo_inputs import PPOInputs, load_inputs
 from moss.progress import Progress
+from moss.rollout_dump import DumpRecord, RolloutDump, write_dump
 from moss.storage import join
 from moss.usage import measure_own_usage, measure_usage, usage_metrics
 
-STATES = "states"
 CHECKPOINT = "checkpoint"
-_CONTROLLER_FILE = "controller.json"
-
-
-@dataclass(slots=True)
-class PPOTotals:
-    """Counts over all iterations; part of every training state."""
-
-    num_responses: int = 0
-    num_tokens: int = 0
-    """Of prompts and responses."""
-    dropped: list[dict[str, str]] = field(default_factory=list)
-    """Iteration, row and reason of each response without a reward."""
-
-    def add(self, report: IterationReport) -> None:
-        """Count one iteration."""
-        self.num_responses += report.num_responses
-        self.num_tokens += report.num_tokens
-        self.dropped += [{"iteration": str(report.iteration), **row} for row in report.dropped]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +41,22 @@ class PPOResult:
 
     counts: dict[str, dict[str, int]]
     metrics: dict[str, float]
-    """Of the last iteration, and the cost."""
+    """Of the last iteration."""
     dropped: list[dict[str, str]]
     notes: tuple[str, ...]
-    """What a reader of the checkpoint must know: that a monitor stopped the run."""
+    """What a reader of the checkpoint must know."""
 
 
 def train_ppo(config: TrainPPOConfig, run_folder: str) -> PPOResult:
     """Run PPO to its end, from the last training state if there is one.
 
-    Writes `states/` on the way and `checkpoint/` at the end.
+    Writes `states/` on the way and `checkpoint/` at the end. Lost actors are replaced, within the
+    bounds of `config.faults`.
 
     Raises:
         DataError, ConfigError: inputs that PPO cannot start from.
-        ResourceError: the cluster is too small, or an actor died.
+        ResourceError: the cluster is too small, or actors died too often.
+        StorageError: too many training states in a row, or the checkpoint, could not be written.
         WaitTimeoutError, WeightSyncError: a phase or a weight push did not end in time.
     """
     return run_ppo(config, load_inputs(config), run_folder)
@@ -81,15 +65,17 @@ def train_ppo(config: TrainPPOConfig, run_folder: str) -> PPOResult:
 def run_ppo(config: TrainPPOConfig, inputs: PPOInputs, run_folder: str) -> PPOResult:
     """The same from inputs at hand; what `config` says of theirs is not read."""
     placement = plan_placement(config.started_roles)
-    with (
-        connect(
-            num_cpus_needed=placement.num_cpus,
-            num_gpus_needed=placement.num_gpus,
-            what=f"train_ppo ({placement.arithmetic})",
-        ),
-        started_actors(config, inputs) as actors,
+    faults = FaultLog(config.faults)
+    with connect(
+        num_cpus_needed=placement.num_cpus,
+        num_gpus_needed=placement.num_gpus,
+        what=f"train_ppo ({placement.arithmetic})",
     ):
-        return _iterate(config, inputs, actors, run_folder)
+        return run_with_resumes(
+            lambda: started_actors(config, inputs),
+            lambda actors: _iterate(config, inputs, actors, run_folder, faults),
+            faults,
+        )
 
 
 @contextmanager
@@ -109,19 +95,19 @@ def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAct
     temperature = config.rollout.sampling.temperature
     try:
         loading: list[Pending[object]] = [
-            actors.rollout.call(
+            actors.rollout.prepare(
                 RolloutActor.load, inputs.policy, config.rollout, pad_id=inputs.pad_id
             ),
             actors.policy.call(
                 PolicyActor.load, inputs.policy, ppo, num_steps=num_steps, temperature=temperature
             ),
-            actors.reference.call(
+            actors.reference.prepare(
                 ReferenceActor.load,
                 inputs.policy,
                 temperature=temperature,
                 max_rows=ppo.micro_batch_size,
             ),
-            actors.reward.call(
+            actors.reward.prepare(
                 RewardActor.load,
                 config.rewards,
                 preference_model=inputs.preference_model,
@@ -147,9 +133,14 @@ def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAct
 
 
 def _iterate(
-    config: TrainPPOConfig, inputs: PPOInputs, actors: PPOActors, run_folder: str
+    config: TrainPPOConfig,
+    inputs: PPOInputs,
+    actors: PPOActors,
+    run_folder: str,
+    faults: FaultLog,
 ) -> PPOResult:
-    iteration, kl_coefficient, totals, normalizer_state = _restore(config, actors, run_folder)
+    restored = restore_state(config, actors, run_folder)
+    iteration, totals = restored.iteration, restored.totals
     num_iterations = _num_iterations(config, inputs)
     weights = WeightSync(
         actors.policy,
@@ -163,12 +154,13 @@ def _iterate(
         inputs,
         config,
         iteration=iteration,
-        kl_coefficient=kl_coefficient,
-        normalizer_state=normalizer_state,
+        kl_coefficient=restored.kl_coefficient,
+        normalizer_state=restored.normalizer_state,
     )
     progress = Progress(
         "train_ppo", num_iterations, "iterations", run_folder, done_before=iteration
     )
+    guard_actors(actors, weights, config, faults)
     began = time.monotonic()
     try:
         weights.push(iteration)
@@ -182,14 +174,17 @@ def _iterate(
                 iteration=iteration,
             ) as watch,
         ):
-            while trainer.iteration < num_iterations and watch.stopped_by is None:
-                report = trainer.step()
-                totals.add(report)
-                watch.record(report)
-                progress.update(done=report.iteration, note=live_note(report))
-                if report.iteration % config.checkpoint_every == 0:
-                    watch.keep_candidate(report.iteration)
-                    _save_state(config, actors, run_folder, trainer, totals)
+            with state_writer(config, run_folder, faults) as writer:
+                while trainer.iteration < num_iterations and watch.stopped_by is None:
+                    report = trainer.step()
+                    totals.add(report)
+                    watch.record(report, faults.metrics())
+                    progress.update(done=report.iteration, note=live_note(report))
+                    if config.faults.dumps_rollouts_of(report.iteration):
+                        write_dump(run_folder, _dump(report, watch.last))
+                    if report.iteration % config.checkpoint_every == 0:
+                        watch.keep_candidate(report.iteration)
+                        save_state(writer, actors, trainer, totals, config, report)
             notes = watch.finish(join(run_folder, CHECKPOINT))
             cost = _cost(config, actors, totals, seconds=time.monotonic() - began)
     finally:
@@ -209,45 +204,16 @@ def _cost(
     }
 
 
-def _restore(
-    config: TrainPPOConfig, actors: PPOActors, run_folder: str
-) -> tuple[int, float, PPOTotals, dict[str, float]]:
-    """Iterations done, beta, totals, what the normalizer saw; policy and critic load that state."""
-    found = load_latest_training_state(join(run_folder, STATES))
-    if found is None:
-        return 0, config.ppo.kl_coefficient, PPOTotals(), {}
-    iteration, path = found
-    with tempfile.TemporaryDirectory(prefix="moss-ppo-") as scratch:
-        local = fetch_training_state(path, scratch)
-        policy = actors.policy.call(PolicyActor.load_state, join(local, "policy"))
-        if actors.critic:
-            critic = actors.critic.call(CriticActor.load_state, join(local, "critic"))
-            critic.only(config.timeouts.save_s)
-        policy.only(config.timeouts.save_s)
-        stored = json.loads(Path(local, _CONTROLLER_FILE).read_text(encoding="utf-8"))
-    return iteration, stored["kl_coefficient"], PPOTotals(**stored["totals"]), stored["normalizer"]
-
-
-def _save_state(
-    config: TrainPPOConfig,
-    actors: PPOActors,
-    run_folder: str,
-    trainer: PPOTrainer,
-    totals: PPOTotals,
-) -> None:
-    """The whole state after an iteration. Prompts, seeds and schedule follow from its number."""
-
-    def write(folder: str) -> None:
-        policy = actors.policy.call(PolicyActor.save_state, join(folder, "policy"))
-        stored = trainer.state() | {"totals": asdict(totals)}
-        Path(folder, _CONTROLLER_FILE).write_text(json.dumps(stored), encoding="utf-8")
-        if actors.critic:
-            critic = actors.critic.call(CriticActor.save_state, join(folder, "critic"))
-            critic.only(config.timeouts.save_s)
-        policy.only(config.timeouts.save_s)
-
-    states = join(run_folder, STATES)
-    save_training_state(states, trainer.iteration, write, keep=config.keep_checkpoints)
+def _dump(report: IterationReport, figures: dict[str, float]) -> RolloutDump:
+    record = DumpRecord(
+        iteration=report.iteration,
+        kl_coefficient=report.kl_coefficient,
+        score_mean=report.score_mean,
+        score_scale=report.score_scale,
+        figures=_finite(figures),
+        dropped=tuple(report.dropped),
+    )
+    return RolloutDump(record, report.scored)
 
 
 def _result(
@@ -269,10 +235,14 @@ def _result(
                 "skipped": 0,
             },
         },
-        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+        metrics=_finite(metrics),
         dropped=totals.dropped,
         notes=notes,
     )
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _num_iterations(config: TrainPPOConfig, inputs: PPOInputs) -> int:

@@ -14,7 +14,8 @@ from typing import TypeVar
 import numpy as np
 
 from actors.critic import CriticActor
-from actors.group import ActorGroup, Pending
+from actors.group import ActorGroup
+from actors.pending import Pending
 from actors.policy import PolicyActor
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
@@ -84,6 +85,9 @@ class IterationReport:
     """Of prompts and responses."""
     dropped: list[dict[str, str]]
     """Row and reason of each response without a reward."""
+    score_mean: float
+    """Taken off each score, which is then divided by `score_scale`."""
+    score_scale: float
     optional_metrics: dict[str, float]
     """By metric name, of what only some runs have: several rewards, tools in rollouts."""
     seconds: dict[str, float]
@@ -158,6 +162,8 @@ class PPOTrainer:
             num_response_tokens=rollouts.num_response_tokens,
             num_tokens=int(rollouts.lengths_B.sum()),
             dropped=dropped,
+            score_mean=mean,
+            score_scale=scale,
             optional_metrics=tool_metrics | reward_metrics,
             seconds=clock.seconds,
         )
@@ -169,6 +175,7 @@ class PPOTrainer:
         return {"kl_coefficient": self.kl_coefficient, "normalizer": self._normalizer.state()}
 
     def _generate(self, requests: Sequence[SampleRequest]) -> tuple[RolloutBatch, dict[str, float]]:
+        self._weights.check_current(self.iteration)
         group = self._actors.rollout
         shards = [
             [requests[row] for row in rows] for rows in _split(len(requests), group.num_ranks)

@@ -8,6 +8,7 @@ iterations, and each is judged by the iteration after it, whose rollouts it samp
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self, cast
 
@@ -61,9 +62,14 @@ class PPOWatch:
         self._decode = MossTokenizer.load(tokenizer_folder).decode
         self._gauges = RayGauges(config.run_id) if config.ray_metrics else None
 
-    def record(self, report: IterationReport) -> None:
-        """Log one iteration, look at its limits, judge the candidate that sampled it."""
+    def record(self, report: IterationReport, faults: Mapping[str, float]) -> None:
+        """Log one iteration, look at its limits, judge the candidate that sampled it.
+
+        Args:
+            faults: metrics of what the run survived so far.
+        """
         metrics = report_metrics(report, ngram_tokens=self._config.monitors.ngram_tokens)
+        metrics |= faults
         self._tracker.log(report.iteration, metrics)
         if self._gauges is not None:
             self._gauges.set(metrics)
@@ -80,7 +86,7 @@ class PPOWatch:
         folder = join(self._folder, CANDIDATE)
         storage.remove(folder)
         saved = self._policy.call(PolicyActor.save_checkpoint, join(folder, _CHECKPOINT))
-        saved.only(self._config.timeouts.save_s)
+        saved.wait(self._config.timeouts.save_s)
         storage.write_json(join(folder, _RECORD), {"iteration": iteration})
 
     def finish(self, checkpoint: str) -> tuple[str, ...]:
@@ -93,7 +99,7 @@ class PPOWatch:
         storage.remove(join(self._folder, CANDIDATE))
         if self.stopped_by is None:
             saved = self._policy.call(PolicyActor.save_checkpoint, checkpoint)
-            saved.only(self._config.timeouts.save_s)
+            saved.wait(self._config.timeouts.save_s)
             storage.remove(join(self._folder, BEST))
             return ()
         best = self._require_best()

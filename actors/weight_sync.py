@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from actors.group import ActorGroup
 from actors.policy import PolicyActor
 from actors.rollout import RolloutActor
-from moss.errors import WaitTimeoutError, WeightSyncError
-from moss.weight_files import transfer_folder
+from moss.errors import MossError, WaitTimeoutError
+from moss.rank_states import RankStates
+from moss.weight_files import WeightFile, transfer_folder
 
 
 class WeightSync:
@@ -29,33 +31,61 @@ class WeightSync:
         """Set up the transfer folder.
 
         Args:
+            rollouts: loaded actors.
             probe_ids: a prompt on which the rollout actors must compute what the policy computes.
         """
         self._probe_ids = probe_ids
         self._policies, self._rollouts, self._timeout_s = policies, rollouts, timeout_s
         self._folder = transfer_folder()
+        self._version = 0
+        self.states = RankStates(rollouts.name, rollouts.num_ranks)
+        """What the rollout actors may do."""
+        self.states.load(range(rollouts.num_ranks))
 
     def push(self, version: int) -> None:
         """Put the policy's present weights, as `version`, into every rollout actor.
 
         Raises:
-            WeightSyncError: they did not arrive whole, everywhere, in time.
+            WeightSyncError: they did not arrive whole, everywhere.
+            WaitTimeoutError, ActorLostError: the policy, or a rollout actor that nobody brings
+                back, gave no answer in time or died.
         """
-        try:
-            publish = self._policies.call(
-                PolicyActor.publish, self._folder, version, self._probe_ids
-            )
-            file = publish.only(self._timeout_s)
-            receive = self._rollouts.call(RolloutActor.receive_weights, file)
-            versions = receive.wait(self._timeout_s)
-        except WaitTimeoutError as error:
-            raise WeightSyncError(f"weights version {version} did not arrive: {error}") from error
-        if set(versions) != {version}:
-            raise WeightSyncError(
-                f"weights version {version} were pushed, but the rollout actors sample {versions}"
-            )
+        self._version = version
+        lost = self.refit(range(self._rollouts.num_ranks))
+        if lost:
+            self._rollouts.recover(lost)
+        self.check_current(version)
+
+    def refit(self, ranks: Sequence[int]) -> dict[int, MossError]:
+        """Put the weights of the last push into some ranks; the policy must still hold them.
+
+        Returns: the ranks that were lost meanwhile.
+        Raises:
+            WeightSyncError: they did not arrive whole.
+        """
+        file = self._publish()
+        receive = self._rollouts.call_on(ranks, RolloutActor.receive_weights, file)
+        versions, lost = receive.settle(self._timeout_s)
+        for rank, version in versions.items():
+            self.states.refit(rank, version)
         Path(file.path).unlink(missing_ok=True)
+        return lost
+
+    def check_current(self, version: int) -> None:
+        """Raise WeightSyncError unless every rollout actor samples from this version."""
+        self.states.check_current(version)
 
     def close(self) -> None:
         """Remove the transfer folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _publish(self) -> WeightFile:
+        publish = self._policies.call(
+            PolicyActor.publish, self._folder, self._version, self._probe_ids
+        )
+        try:
+            return publish.wait(self._timeout_s)[0]
+        except WaitTimeoutError as error:
+            raise WaitTimeoutError(
+                f"weights version {self._version} were not published: {error}"
+            ) from error

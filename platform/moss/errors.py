@@ -15,6 +15,7 @@
     │   │   └── BudgetError                 our own cap is reached; raise it and run again
     │   └── TeacherResponseError            the answer is not what the step needs
     ├── ResourceError                       the cluster lacks what the config asks for
+    │   └── ActorLostError                  an actor died, and with it what it held
     ├── LayoutError (ImportError)           moss, actors and jobs come from different trees
     ├── WaitTimeoutError (TimeoutError)     a bounded wait ran out
     ├── TrainingStoppedError                a monitor stopped a run that has no good checkpoint yet
@@ -84,6 +85,10 @@ class TeacherResponseError(TeacherError):
 
 class ResourceError(MossError):
     """The cluster lacks what the config asks for."""
+
+
+class ActorLostError(ResourceError):
+    """An actor died, and with it what it held."""
 
 
 class LayoutError(MossError, ImportError):

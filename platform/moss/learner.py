@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from moss.checkpoints import full_disk_as_storage_error
 from moss.config.optimization import OptimizerConfig
 from moss.config.ppo import ActorConfig, PPOConfig
 from moss.engine import TrainingEngine
@@ -125,10 +126,11 @@ class Learner:
 
     def save(self, folder: str) -> None:
         """Write weights, optimizer, random state and place in the schedule."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        self._engine.save(folder)
-        record = json.dumps({"steps_done": self._steps_done})
-        (Path(folder) / _PROGRESS_FILE).write_text(record + "\n")
+        with full_disk_as_storage_error(f"the training state in {folder}"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self._engine.save(folder)
+            record = json.dumps({"steps_done": self._steps_done})
+            (Path(folder) / _PROGRESS_FILE).write_text(record + "\n")
 
     def load(self, folder: str) -> None:
         """Continue exactly where `save` stood."""

@@ -86,6 +86,10 @@ COST_GPU = "cost/gpu_s"
 MEMORY_PEAK = "memory/peak_bytes"
 MEMORY_GPU_PEAK = "memory/gpu_peak_bytes"
 
+FAULT_RESTARTS = "faults/restarts_count"
+FAULT_RESUMES = "faults/resumes_count"
+FAULT_FAILED_SAVES = "faults/failed_saves_count"
+
 TEACHER_CALLS = "teacher/calls_count"
 TEACHER_FAILED = "teacher/failed_count"
 TEACHER_PROMPT_TOKENS = "teacher/prompt_tokens"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from moss.config.base import Config
 from moss.config.optimization import ParallelConfig
+from moss.config.ppo_faults import PPOFaultsConfig
 from moss.config.rewards import RewardsConfig
 from moss.config.rollout import RolloutConfig as RolloutConfig
 from moss.config.rollout import SamplingParams as SamplingParams
@@ -231,6 +232,7 @@ class TrainPPOConfig(WatchedStageConfig):
 
     execution_keys: ClassVar[frozenset[str]] = WatchedStageConfig.execution_keys | {
         "timeouts",
+        "faults",
         "keep_checkpoints",
     }
 
@@ -249,6 +251,7 @@ class TrainPPOConfig(WatchedStageConfig):
     rollout: RolloutConfig = RolloutConfig()
     actors: PPOActorsConfig = PPOActorsConfig()
     timeouts: PPOTimeouts = PPOTimeouts()
+    faults: PPOFaultsConfig = PPOFaultsConfig()
     checkpoint_every: int = Field(10, ge=1)
     """Iterations between full-state checkpoints."""
     keep_checkpoints: int = Field(2, ge=1)
