@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from moss.config.ppo import ActorConfig
+from moss.config.ppo_actors import ActorConfig
 from moss.errors import MossError, ResourceError, WaitTimeoutError
 
 A = TypeVar("A")

@@ -19,6 +19,7 @@ from actors.ppo_trainer import IterationReport, PPOActors, PPOTrainer
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
 from actors.rollout import RolloutActor
+from actors.trained import join_ranks
 from actors.weight_sync import WeightSync
 from moss import metrics as names
 from moss.checkpoints import fetch_training_state, load_latest_training_state, save_training_state
@@ -97,6 +98,8 @@ def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAct
     temperature = config.rollout.sampling.temperature
     try:
         loading: list[Pending[object]] = [
+            *join_ranks(actors.policy, config.timeouts.start_s),
+            *(join_ranks(actors.critic, config.timeouts.start_s) if actors.critic else []),
             actors.rollout.call(
                 RolloutActor.load, inputs.policy, config.rollout, pad_id=inputs.pad_id
             ),
@@ -165,7 +168,7 @@ def _iterate(
                 if report.iteration % config.checkpoint_every == 0:
                     _save_state(config, actors, run_folder, trainer, totals)
         save = actors.policy.call(PolicyActor.save_checkpoint, join(run_folder, CHECKPOINT))
-        save.only(config.timeouts.save_s)
+        save.wait(config.timeouts.save_s)
     finally:
         weights.close()
     return _result(inputs, totals, last)
@@ -237,8 +240,8 @@ def _restore(
         policy = actors.policy.call(PolicyActor.load_state, join(local, "policy"))
         if actors.critic:
             critic = actors.critic.call(CriticActor.load_state, join(local, "critic"))
-            critic.only(config.timeouts.save_s)
-        policy.only(config.timeouts.save_s)
+            critic.wait(config.timeouts.save_s)
+        policy.wait(config.timeouts.save_s)
         stored = json.loads(Path(local, _CONTROLLER_FILE).read_text(encoding="utf-8"))
     return iteration, stored["kl_coefficient"], PPOTotals(**stored["totals"])
 
@@ -258,8 +261,8 @@ def _save_state(
         Path(folder, _CONTROLLER_FILE).write_text(json.dumps(stored), encoding="utf-8")
         if actors.critic:
             critic = actors.critic.call(CriticActor.save_state, join(folder, "critic"))
-            critic.only(config.timeouts.save_s)
-        policy.only(config.timeouts.save_s)
+            critic.wait(config.timeouts.save_s)
+        policy.wait(config.timeouts.save_s)
 
     states = join(run_folder, STATES)
     save_training_state(states, trainer.iteration, write, keep=config.keep_checkpoints)

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from actors.model_process import set_threads
-from moss.config.ppo import ActorConfig
+from moss.config.ppo_actors import ActorConfig
 
 if TYPE_CHECKING:
     from moss.experience import Scores

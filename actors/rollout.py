@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from actors.model_process import set_threads
-from moss.config.ppo import ActorConfig, RolloutConfig, SamplingParams
+from moss.config.ppo import RolloutConfig, SamplingParams
+from moss.config.ppo_actors import ActorConfig
 from moss.errors import WeightSyncError
 
 if TYPE_CHECKING:

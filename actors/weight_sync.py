@@ -45,7 +45,8 @@ class WeightSync:
             publish = self._policies.call(
                 PolicyActor.publish, self._folder, version, self._probe_ids
             )
-            file = publish.only(self._timeout_s)
+            file, *_ = publish.wait(self._timeout_s)
+            assert file is not None, "rank 0 writes the weights"
             receive = self._rollouts.call(RolloutActor.receive_weights, file)
             versions = receive.wait(self._timeout_s)
         except WaitTimeoutError as error:

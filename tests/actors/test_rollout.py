@@ -11,7 +11,8 @@ import torch
 
 from actors.group import ActorGroup
 from actors.rollout import RolloutActor
-from moss.config.ppo import ActorConfig, RolloutConfig, SamplingParams, VLLMConfig
+from moss.config.ppo import RolloutConfig, SamplingParams, VLLMConfig
+from moss.config.ppo_actors import ActorConfig
 from moss.errors import DataError, WaitTimeoutError, WeightSyncError
 from moss.forward import likeliest_logprob
 from moss.models import load_policy

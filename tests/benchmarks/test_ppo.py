@@ -20,7 +20,8 @@ from benchmarks.ppo_assets import (
     train_tokenizer,
 )
 from benchmarks.ppo_floor import ORDERS, Floor, Order
-from moss.config.ppo import ActorConfig, PPOConfig, SamplingParams
+from moss.config.ppo import PPOConfig, SamplingParams
+from moss.config.ppo_actors import TrainedActorConfig
 from moss.experience import ScoredRollouts, make_experience, plan_minibatches
 from moss.forward import evaluate_logprobs, evaluate_scores, evaluate_tokens, response_values
 from moss.learner import Learner, policy_part, value_part
@@ -131,7 +132,7 @@ def our_models(inputs: PPOInputs) -> tuple[nn.Module, nn.Module]:
     )
     plan = plan_minibatches(experience, PPO, seed=inputs.prompts.seed)
     for model, part in ((policy, policy_part(PPO, temperature=1.0)), (critic, value_part(PPO))):
-        learner = Learner(model, PPO, ActorConfig(), peak_learning_rate=1e-3, num_steps=2)
+        learner = Learner(model, PPO, TrainedActorConfig(), peak_learning_rate=1e-3, num_steps=2)
         learner.update(experience, plan, part)
     return policy, critic
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from moss.config.ppo import ActorConfig, PPOConfig, SamplingParams
+from moss.config.ppo import PPOConfig, SamplingParams
+from moss.config.ppo_actors import TrainedActorConfig
 from moss.errors import DataError
 from moss.experience import (
     ExperienceReport,
@@ -25,7 +26,7 @@ from moss.models import ValueModel, load_policy
 from moss.rollouts import Experience, Floats, Rollout, RolloutBatch, SampleRequest
 from moss.sampling import TransformersSampler
 
-ACTOR = ActorConfig()
+ACTOR = TrainedActorConfig()
 CPU = torch.device("cpu")
 PARAMS = SamplingParams(max_new_tokens=8)
 
