@@ -13,7 +13,7 @@ hidden size, `F` inner size of the MLP, `K` width of the keys, `A` attention hea
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from moss.config.model import ModelConfig
 from moss.config.optimization import ParallelConfig
@@ -21,8 +21,13 @@ from moss.config.optimization import ParallelConfig
 FP32_BYTES: Final = 4
 _ADAM_BYTES: Final = 8
 """Two fp32 moments."""
-_BUCKET_BYTES: Final = 500_000_000 * FP32_BYTES
-"""DeepSpeed reduces gradients in buckets of so many elements."""
+_BUCKET_SIZE: Final = 500_000_000
+"""Elements of the buckets in which DeepSpeed reduces gradients (`reduce_bucket_size`)."""
+_GATHERED_SIZE: Final = 1_050_000_000
+"""Most elements that ZeRO-3 gathers ahead of their use (`stage3_max_live_parameters` and
+`stage3_prefetch_bucket_size`)."""
+_STEP_SIZE: Final = 1_000_000_000
+"""Most elements that ZeRO-3 updates at once (`sub_group_size`)."""
 _LOGITS_TRAINING: Final = 4
 """Softmax output, its gradient, and the gradients of gather and temperature."""
 _LOGITS_FORWARD: Final = 3
@@ -39,7 +44,7 @@ def training_state_bytes(num_parameters: int, parallel: ParallelConfig) -> dict[
     weights too. Stage 1 shards the optimizer state over the data-parallel workers, 2 also
     gradients, 3 also weights.
     """
-    width = _element_bytes(parallel)
+    width = element_bytes(parallel.precision)
     has_master = parallel.precision == "bf16" or parallel.zero_stage > 0
     per_parameter = {
         "weights": (width, 3),
@@ -52,12 +57,30 @@ def training_state_bytes(num_parameters: int, parallel: ParallelConfig) -> dict[
     }
 
 
-def flat_gradient_bytes(gradient_bytes: int) -> int:
-    """The flat copy of a bucket of gradients before an optimizer step, when no activation is left.
+def sharding_bytes(num_parameters: int, parallel: ParallelConfig) -> int:
+    """What ZeRO holds besides its shards: a bucket of gradients, which it takes whole on a GPU; in
+    stage 3 also the weights gathered from the other workers."""
+    if parallel.zero_stage == 0:
+        return 0
+    bucket = _BUCKET_SIZE if parallel.device == "cuda" else min(num_parameters, _BUCKET_SIZE)
+    gathered = min(num_parameters, _GATHERED_SIZE) if parallel.zero_stage == 3 else 0
+    return (bucket + gathered) * element_bytes(parallel.precision)
 
-    DeepSpeed makes it with a single worker too.
-    """
-    return min(gradient_bytes, _BUCKET_BYTES)
+
+def step_bytes(num_parameters: int, parallel: ParallelConfig) -> int:
+    """What an optimizer step holds besides, when no activation is left: unsharded, the flat copy of
+    a bucket of gradients, which DeepSpeed makes with a single worker too; sharded, the gradients of
+    the shard in fp32."""
+    if parallel.zero_stage == 0:
+        return min(num_parameters, _BUCKET_SIZE) * element_bytes(parallel.precision)
+    shard = -(-num_parameters // parallel.num_data_workers)
+    return FP32_BYTES * (min(shard, _STEP_SIZE) if parallel.zero_stage == 3 else shard)
+
+
+def loading_bytes(num_parameters: int, parallel: ParallelConfig) -> int:
+    """What a worker holds while it starts: the whole model and, as that is cut, its own shard."""
+    whole = num_parameters * element_bytes(parallel.precision)
+    return whole + (whole // parallel.num_data_workers if parallel.zero_stage == 3 else 0)
 
 
 def kept_per_block(model: ModelConfig, num_tokens: int) -> int:
@@ -91,11 +114,13 @@ def training_activation_bytes(
         kept = model.num_layers * model.hidden_size + per_block
     scores = model.num_heads * num_tokens if model.architecture == "codegen" else 0
     per_token = kept + 5 * model.hidden_size + 2 * max(model.intermediate_size, scores)
-    return num_rows * num_tokens * per_token * _element_bytes(parallel)
+    return num_rows * num_tokens * per_token * element_bytes(parallel.precision)
 
 
-def forward_activation_bytes(model: ModelConfig, *, num_rows: int, num_tokens: int) -> int:
-    """Most that one block holds at once in an fp32 pass of (B, T) without gradients."""
+def forward_activation_bytes(
+    model: ModelConfig, *, num_rows: int, num_tokens: int, precision: Literal["fp32", "bf16"]
+) -> int:
+    """Most that one block holds at once in a pass of (B, T) without gradients."""
     hidden, inner = model.hidden_size, model.intermediate_size
     if model.architecture == "llama":
         per_token = 4 * hidden + 3 * inner
@@ -105,7 +130,7 @@ def forward_activation_bytes(model: ModelConfig, *, num_rows: int, num_tokens: i
         in_mlp = 5 * hidden + 4 * inner + 2 * probabilities
         in_attention = 14 * hidden + 3 * probabilities
         per_token = max(in_mlp, in_attention) + mask
-    return num_rows * num_tokens * per_token * FP32_BYTES
+    return num_rows * num_tokens * per_token * element_bytes(precision)
 
 
 def training_logit_bytes(num_predicted: int, vocab_size: int, hidden_size: int) -> int:
@@ -134,6 +159,6 @@ def _num_shards(parallel: ParallelConfig, from_stage: int) -> int:
     return parallel.num_data_workers if parallel.zero_stage >= from_stage else 1
 
 
-def _element_bytes(parallel: ParallelConfig) -> int:
+def element_bytes(precision: Literal["fp32", "bf16"]) -> int:
     """Bytes of a weight or an activation."""
-    return FP32_BYTES if parallel.precision == "fp32" else 2
+    return FP32_BYTES if precision == "fp32" else 2
