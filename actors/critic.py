@@ -27,8 +27,9 @@ class CriticActor(TrainedActor):
         """
         import torch
 
-        from moss.learner import Learner, value_part
+        from moss.learner import Learner
         from moss.models import ValueModel
+        from moss.part_losses import value_part
 
         self._model = ValueModel.from_preference_model(checkpoint, dtype=self.dtype)
         with torch.no_grad():

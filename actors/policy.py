@@ -28,8 +28,9 @@ class PolicyActor(TrainedActor):
         Raises:
             DataError: the folder holds no checkpoint.
         """
-        from moss.learner import Learner, policy_part
+        from moss.learner import Learner
         from moss.models import load_policy
+        from moss.part_losses import policy_part
 
         self._checkpoint, self._temperature = checkpoint, temperature
         # The engine moves it to its device, once it is rounded: a GPU may not hold all of it.

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
     from moss.experience import UpdateReport
-    from moss.learner import Learner, PartLoss
+    from moss.learner import Learner
+    from moss.part_losses import PartLoss
     from moss.process_group import Membership
     from moss.rollouts import Experience
 

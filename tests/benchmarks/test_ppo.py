@@ -24,8 +24,9 @@ from moss.config.ppo import PPOConfig, SamplingParams
 from moss.config.ppo_actors import TrainedActorConfig
 from moss.experience import ScoredRollouts, make_experience, plan_minibatches
 from moss.forward import evaluate_logprobs, evaluate_scores, evaluate_tokens, response_values
-from moss.learner import Learner, policy_part, value_part
+from moss.learner import Learner
 from moss.models import PreferenceModel, ValueModel, load_policy, save_preference_model
+from moss.part_losses import policy_part, value_part
 from moss.ppo_inputs import PPOInputs
 from moss.ppo_prompts import PromptSet
 from moss.rollouts import RolloutBatch, SampleRequest

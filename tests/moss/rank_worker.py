@@ -24,8 +24,9 @@ from moss.config.ppo import PPOConfig
 from moss.config.ppo_actors import TrainedActorConfig
 from moss.experience import UpdateReport
 from moss.forward import response_logprobs, response_values
-from moss.learner import Learner, policy_part, value_part
+from moss.learner import Learner
 from moss.models import ValueModel, build_policy
+from moss.part_losses import policy_part, value_part
 from moss.rollouts import CriticTargets, Experience, Floats, RolloutBatch
 
 SHAPE = ModelConfig(

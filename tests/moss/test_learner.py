@@ -21,8 +21,9 @@ from moss.experience import (
     plan_minibatches,
 )
 from moss.forward import evaluate_tokens, response_logprobs, response_values
-from moss.learner import Learner, policy_part, value_part
+from moss.learner import Learner
 from moss.models import ValueModel, load_policy
+from moss.part_losses import policy_part, value_part
 from moss.rollouts import Experience, Floats, Rollout, RolloutBatch, SampleRequest
 from moss.sampling import TransformersSampler
 

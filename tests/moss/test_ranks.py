@@ -14,7 +14,7 @@ from torch import nn
 
 from moss.config.ppo import PPOConfig
 from moss.errors import WaitTimeoutError
-from moss.learner import policy_part, value_part
+from moss.part_losses import policy_part, value_part
 from moss.process_group import Membership, join_group, serve_store
 from moss.rank_rows import pick_experience, rank_groups
 from moss.rollouts import length_sorted_groups
