@@ -15,3 +15,11 @@ def set_threads(num_threads: int) -> None:
     import torch
 
     torch.set_num_threads(num_threads)
+
+
+def node_id() -> str:
+    """The node of the cluster that this process runs on."""
+    import ray
+
+    found: str = ray.get_runtime_context().get_node_id()
+    return found

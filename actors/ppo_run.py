@@ -141,6 +141,7 @@ def _iterate(
     weights = WeightSync(
         actors.policy,
         actors.rollout,
+        run_folder=run_folder,
         probe_ids=inputs.prompts.prompts[0],
         timeout_s=config.timeouts.sync_s,
     )

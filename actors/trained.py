@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from actors.group import ActorGroup, Pending
-from actors.model_process import set_threads
+from actors.model_process import node_id, set_threads
 from moss.config.ppo_actors import TrainedActorConfig
 
 if TYPE_CHECKING:
     import torch
-    from torch.distributed import TCPStore
+    from torch._C._distributed_c10d import TCPStore
 
     from moss.experience import UpdateReport
     from moss.learner import Learner
@@ -35,6 +35,10 @@ class TrainedActor:
         set_threads(actor.num_threads)
         self._actor = actor
         self._store: TCPStore | None = None
+
+    def node(self) -> str:
+        """The node that this actor sits on."""
+        return node_id()
 
     def open_rendezvous(self, num_ranks: int) -> tuple[str, int]:
         """Rank 0 only: serve the store where so many ranks meet; its host and port."""

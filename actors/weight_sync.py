@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from actors.group import ActorGroup
+from actors.model_process import node_id
 from actors.policy import PolicyActor
 from actors.rollout import RolloutActor
 from moss.errors import WaitTimeoutError, WeightSyncError
@@ -13,16 +14,15 @@ from moss.weight_files import transfer_folder
 
 
 class WeightSync:
-    """Publishes policy weights through shared memory and makes sure they arrived.
-
-    Policy and rollout actors must see one file system; across nodes the folder has to be shared.
-    """
+    """Publishes policy weights and makes sure they arrived: on one node through shared memory, on
+    several through the run's folder, which all of them have to see."""
 
     def __init__(
         self,
         policies: ActorGroup[PolicyActor],
         rollouts: ActorGroup[RolloutActor],
         *,
+        run_folder: str,
         probe_ids: list[int],
         timeout_s: float,
     ) -> None:
@@ -30,10 +30,13 @@ class WeightSync:
 
         Args:
             probe_ids: a prompt on which the rollout actors must compute what the policy computes.
+        Raises:
+            WaitTimeoutError: an actor did not say on which node it sits.
+            WeightSyncError: several nodes, and no folder that all of them see.
         """
         self._probe_ids = probe_ids
         self._policies, self._rollouts, self._timeout_s = policies, rollouts, timeout_s
-        self._folder = transfer_folder()
+        self._folder = transfer_folder(run_folder if self._spans_nodes() else None)
 
     def push(self, version: int) -> None:
         """Put the policy's present weights, as `version`, into every rollout actor.
@@ -56,6 +59,12 @@ class WeightSync:
                 f"weights version {version} were pushed, but the rollout actors sample {versions}"
             )
         Path(file.path).unlink(missing_ok=True)
+
+    def _spans_nodes(self) -> bool:
+        """Whether the actors do not all sit on this process's node."""
+        asked = self._policies.call(PolicyActor.node), self._rollouts.call(RolloutActor.node)
+        nodes = {node for pending in asked for node in pending.wait(self._timeout_s)}
+        return nodes != {node_id()}
 
     def close(self) -> None:
         """Remove the transfer folder."""

@@ -167,14 +167,14 @@ def _remedy(place: Place, inputs: PlanInputs, seats: list[Seat], machines: Machi
             return f"Set ppo.micro_batch_size={rows}, it is {config.ppo.micro_batch_size}"
     fixed = sum(place.needed.get(part, 0) for part in _FIXED_PARTS)
     ways = ["more memory", "a smaller model"]
+    if "optimizer" in place.needed:
+        ways += ["more ranks of a trained role with zero_stage=3", "precision=bf16"]
     if len(place.actors) > 1:
         ways.append("more nodes" if place.gpu is None else "a GPU for each (num_gpus=1)")
     if "kv_cache" in place.needed and inputs.config.rollout.engine == "vllm":
         ways.append("a smaller rollout.vllm.kv_cache_gib")
     if fixed <= place.num_bytes:
         ways.append("shorter sequences (rollout.max_prompt_tokens, sampling.max_new_tokens)")
-    if "optimizer" in place.needed:
-        ways += ["more ranks of a trained role with zero_stage=3", "precision=bf16"]
     return (
         f"{size(fixed)} of it stay whatever the batch, so ppo.micro_batch_size=1 does not "
         f"help: give it {', '.join(ways[:-1])} or {ways[-1]}"

@@ -13,11 +13,12 @@ hidden size, `F` inner size of the MLP, `K` width of the keys, `A` attention hea
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from moss.config.model import ModelConfig
 from moss.config.optimization import ParallelConfig
 
+Precision: TypeAlias = Literal["fp32", "bf16"]
 FP32_BYTES: Final = 4
 _ADAM_BYTES: Final = 8
 """Two fp32 moments."""
@@ -83,20 +84,24 @@ def loading_bytes(num_parameters: int, parallel: ParallelConfig) -> int:
     return whole + (whole // parallel.num_data_workers if parallel.zero_stage == 3 else 0)
 
 
-def kept_per_block(model: ModelConfig, num_tokens: int) -> int:
+def kept_per_block(model: ModelConfig, num_tokens: int, precision: Precision) -> int:
     """Elements per token that one block keeps for its backward pass, in sequences of T tokens.
 
     llama, 8H + 2K + 4F: input, scaled and weighted output of two norms, queries and attention
     output; keys and values; gate, its SiLU, up projection and their product. Attention scores are
-    not kept: the kernel computes them again (Dao et al. 2022, sec. 3.1).
+    not kept: the kernel computes them again (Dao et al. 2022, sec. 3.1). In bf16 2H more: the norms
+    compute in fp32, twice as wide.
 
     codegen, 6H + 5F + AT: input and output of the norm, queries, keys, values, attention output;
-    four steps of the GELU and its product; Transformers keeps the attention probabilities.
+    four steps of the GELU and its product; Transformers keeps the attention probabilities. In bf16
+    2H + 2AT more: queries, keys and probabilities are in fp32, and rounded besides.
     """
     hidden, inner = model.hidden_size, model.intermediate_size
+    widened = precision == "bf16"
     if model.architecture == "llama":
-        return 8 * hidden + 2 * model.kv_size + 4 * inner
-    return 6 * hidden + 5 * inner + model.num_heads * num_tokens
+        return (8 + 2 * widened) * hidden + 2 * model.kv_size + 4 * inner
+    scores = model.num_heads * num_tokens
+    return (6 + 2 * widened) * hidden + 5 * inner + (1 + 2 * widened) * scores
 
 
 def training_activation_bytes(
@@ -108,7 +113,7 @@ def training_activation_bytes(
     tensor, F or codegen's AT. With gradient checkpointing each block keeps only its input and one
     block at a time is computed again.
     """
-    per_block = kept_per_block(model, num_tokens)
+    per_block = kept_per_block(model, num_tokens, parallel.precision)
     kept = model.num_layers * per_block
     if parallel.gradient_checkpointing:
         kept = model.num_layers * model.hidden_size + per_block
@@ -118,7 +123,7 @@ def training_activation_bytes(
 
 
 def forward_activation_bytes(
-    model: ModelConfig, *, num_rows: int, num_tokens: int, precision: Literal["fp32", "bf16"]
+    model: ModelConfig, *, num_rows: int, num_tokens: int, precision: Precision
 ) -> int:
     """Most that one block holds at once in a pass of (B, T) without gradients."""
     hidden, inner = model.hidden_size, model.intermediate_size
@@ -129,6 +134,8 @@ def forward_activation_bytes(
         probabilities, mask = model.num_heads * num_tokens, num_tokens
         in_mlp = 5 * hidden + 4 * inner + 2 * probabilities
         in_attention = 14 * hidden + 3 * probabilities
+        if precision == "bf16":  # queries, keys and probabilities are in fp32
+            in_attention += 2 * hidden + 3 * probabilities
         per_token = max(in_mlp, in_attention) + mask
     return num_rows * num_tokens * per_token * element_bytes(precision)
 
@@ -159,6 +166,6 @@ def _num_shards(parallel: ParallelConfig, from_stage: int) -> int:
     return parallel.num_data_workers if parallel.zero_stage >= from_stage else 1
 
 
-def element_bytes(precision: Literal["fp32", "bf16"]) -> int:
+def element_bytes(precision: Precision) -> int:
     """Bytes of a weight or an activation."""
     return FP32_BYTES if precision == "fp32" else 2

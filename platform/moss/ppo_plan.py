@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from moss import memory_plan
 from moss.batch_plan import forward_rows, rollouts_per_rank, trained_rows
 from moss.config.ppo import RolloutConfig, TrainPPOConfig
 from moss.config.ppo_actors import ActorConfig, ReferenceActorConfig, TrainedActorConfig
-from moss.memory_plan import FP32_BYTES, element_bytes
+from moss.memory_plan import FP32_BYTES, Precision, element_bytes
 from moss.model_shapes import ModelShape
 
 GIB: Final = 1 << 30
@@ -224,7 +224,8 @@ def _sampling_activations(rollout: RolloutConfig, shape: ModelShape, num_rows: i
     )
 
 
-def _precision(actor: ActorConfig) -> Literal["fp32", "bf16"]:
+def _precision(actor: ActorConfig) -> Precision:
     """Reward and rollout actors compute in fp32."""
-    choosing = isinstance(actor, ReferenceActorConfig | TrainedActorConfig)
-    return actor.precision if choosing else "fp32"
+    if isinstance(actor, ReferenceActorConfig | TrainedActorConfig):
+        return actor.precision
+    return "fp32"

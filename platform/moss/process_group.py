@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Literal
 
 import torch.distributed
-from torch.distributed import Store, TCPStore
+from torch._C._distributed_c10d import Store, TCPStore
 
 from moss.errors import WaitTimeoutError
 

@@ -52,9 +52,11 @@ CRITICS = [
 ]
 CHECKPOINTED = [Case("checkpointed", sharded(3, gradient_checkpointing=True))]
 BOUND = 0.003
-STOPPED = [Case(f"stopped-{stage}", sharded(stage), {"max_update_kl": BOUND}) for stage in range(4)]
-BROKEN = [Case(f"broken-{stage}", sharded(stage), broken_row=12) for stage in range(4)]
-MIXED = [Case(f"bf16-{stage}", sharded(stage, precision="bf16")) for stage in range(4)]
+STOPPED = [
+    Case(f"stopped-{stage}", sharded(stage), {"max_update_kl": BOUND}) for stage in (0, 2, 3)
+]
+BROKEN = [Case(f"broken-{stage}", sharded(stage), broken_row=12) for stage in (0, 1, 3)]
+MIXED = [Case(f"bf16-{stage}", sharded(stage, precision="bf16")) for stage in (0, 3)]
 STOPPED_MIXED = [Case("stopped-bf16", sharded(0, precision="bf16"), {"max_update_kl": BOUND})]
 RESUMED = [Case(f"resumed-{stage}", sharded(stage)) for stage in (0, 2, 3)]
 ALL = [*STAGES, *CRITICS, *CHECKPOINTED, *STOPPED, *BROKEN, *MIXED, *STOPPED_MIXED]
@@ -161,7 +163,9 @@ def test_ranks_go_on_exactly_where_they_were_saved(
     by_ranks: list[Mapping[str, object]], case: Case
 ) -> None:
     for results in by_ranks:
-        unbroken, resumed = results[case.name]  # type: ignore[misc]
+        pair = results[case.name]
+        assert isinstance(pair, tuple)
+        unbroken, resumed = pair
         assert unbroken.report == resumed.report
         for name, weight in unbroken.weights.items():
             assert torch.equal(resumed.weights[name], weight), name
