@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from actors.pending import Losses, Pending
-from moss.config.ppo import ActorConfig
+from moss.config.ppo_actors import ActorConfig
 from moss.errors import ResourceError
 
 A = TypeVar("A")

@@ -20,3 +20,11 @@ def set_threads(num_threads: int) -> None:
 
     torch.set_num_threads(num_threads)
     torch.manual_seed(_SEED)
+
+
+def node_id() -> str:
+    """The node of the cluster that this process runs on."""
+    import ray
+
+    found: str = ray.get_runtime_context().get_node_id()
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from moss.config.ppo import ActorConfig
+from moss.config.ppo_actors import ActorConfig
 
 _ROUNDING = 1e-6
 """Ray counts in ten-thousandths; sums of fractions are off by less."""

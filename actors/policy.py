@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from actors.model_process import set_threads
-from moss.config.ppo import ActorConfig, PPOConfig
+from actors.trained import TrainedActor
+from moss.config.ppo import PPOConfig
 
 if TYPE_CHECKING:
-    from moss.experience import UpdateReport
-    from moss.rollouts import Experience, Floats, RolloutBatch
+    from torch import Tensor
+
+    from moss.rollouts import Floats, RolloutBatch
     from moss.weight_files import WeightFile
 
 
-class PolicyActor:
-    """One trainer process; `load` comes first."""
-
-    def __init__(self, actor: ActorConfig) -> None:
-        set_threads(actor.num_threads)
-        self._actor = actor
+class PolicyActor(TrainedActor):
+    """One rank of the policy; `load` comes first."""
 
     def load(
         self, checkpoint: str, config: PPOConfig, *, num_steps: int, temperature: float
@@ -32,12 +28,13 @@ class PolicyActor:
         Raises:
             DataError: the folder holds no checkpoint.
         """
-        from moss.learner import Learner, policy_part
+        from moss.learner import Learner
         from moss.models import load_policy
+        from moss.part_losses import policy_part
 
         self._checkpoint, self._temperature = checkpoint, temperature
-        self._max_rows = config.micro_batch_size
-        self._model = load_policy(checkpoint).to(self._actor.device)
+        # The engine moves it to its device, once it is rounded: a GPU may not hold all of it.
+        self._model = load_policy(checkpoint, dtype=self.dtype)
         self._part_loss = policy_part(config, temperature=temperature)
         self._learner = Learner(
             self._model,
@@ -49,41 +46,42 @@ class PolicyActor:
 
     def logprobs(self, batch: RolloutBatch) -> Floats:
         """(B, T) log probability of each response token under the present weights."""
-        from moss.forward import evaluate_logprobs
+        from moss.forward import response_logprobs
 
-        return evaluate_logprobs(
-            self._model, batch, temperature=self._temperature, max_rows=self._max_rows
+        return self._learner.evaluate_tokens(
+            lambda tokens_BT, mask_BT: response_logprobs(
+                self._model, tokens_BT, mask_BT, temperature=self._temperature
+            ),
+            batch,
         )
 
-    def update(self, experience: Experience, minibatches: Sequence[Sequence[int]]) -> UpdateReport:
-        """One optimizer step per minibatch of rows."""
-        return self._learner.update(experience, minibatches, self._part_loss)
-
-    def publish(self, folder: str, version: int, probe_ids: list[int]) -> WeightFile:
+    def publish(self, folder: str, version: int, probe_ids: list[int]) -> WeightFile | None:
         """Write the present weights to `folder` for the rollout actors.
 
         Args:
             probe_ids: a prompt on which receivers must compute what this actor computes.
+        Returns: the file, from rank 0; None from the others, which hand it their shards.
         """
         from moss.forward import likeliest_logprob
         from moss.weight_files import WeightProbe, write_weights
 
-        probe = WeightProbe(probe_ids, likeliest_logprob(self._model, probe_ids))
-
-        tied = set(self._model.all_tied_weights_keys)
-        weights = {k: v for k, v in self._learner.weights().items() if k not in tied}
-        return write_weights(weights, folder, version=version, probe=probe)
-
-    def save_state(self, folder: str) -> None:
-        """Write weights, optimizer and place in the schedule."""
-        self._learner.save(folder)
-
-    def load_state(self, folder: str) -> None:
-        """Continue exactly where `save_state` stood."""
-        self._learner.load(folder)
+        logprob = self._learner.evaluate(lambda _: likeliest_logprob(self._model, probe_ids))
+        weights = self._weights()
+        if self._learner.rank:
+            return None
+        return write_weights(
+            weights, folder, version=version, probe=WeightProbe(probe_ids, logprob)
+        )
 
     def save_checkpoint(self, folder: str) -> None:
         """Write a Transformers checkpoint with the tokenizer of the first one."""
         from moss.models import save_model
 
-        save_model(folder, self._model, tokenizer_folder=self._checkpoint)
+        weights = self._weights()
+        if not self._learner.rank:
+            save_model(folder, self._model, tokenizer_folder=self._checkpoint, weights=weights)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Fp32 on CPU, each tensor under one name, on rank 0; nothing on the others."""
+        tied = set(self._model.all_tied_weights_keys)
+        return {k: v for k, v in self._learner.weights().items() if k not in tied}

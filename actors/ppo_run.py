@@ -22,6 +22,7 @@ from actors.ppo_watch import PPOWatch
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
 from actors.rollout import RolloutActor
+from actors.trained import join_ranks
 from actors.weight_sync import WeightSync
 from moss import metrics as names
 from moss.config.ppo import TrainPPOConfig
@@ -95,6 +96,8 @@ def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAct
     temperature = config.rollout.sampling.temperature
     try:
         loading: list[Pending[object]] = [
+            *join_ranks(actors.policy, config.timeouts.start_s),
+            *(join_ranks(actors.critic, config.timeouts.start_s) if actors.critic else []),
             actors.rollout.prepare(
                 RolloutActor.load, inputs.policy, config.rollout, pad_id=inputs.pad_id
             ),
@@ -145,6 +148,7 @@ def _iterate(
     weights = WeightSync(
         actors.policy,
         actors.rollout,
+        run_folder=run_folder,
         probe_ids=inputs.prompts.prompts[0],
         timeout_s=config.timeouts.sync_s,
     )

@@ -204,11 +204,11 @@ class PPOTrainer:
             rollouts=rollouts,
             prompts_B=np.arange(rollouts.num_rollouts) // self._config.responses_per_prompt,
             scores_B=joined.scores_B,
-            logprobs_BT=logprobs.only(limit_s),
+            logprobs_BT=logprobs.wait(limit_s)[0],
             reference_logprobs_BT=_join_rows(
                 reference.wait(limit_s), width=rollouts.tokens_BT.shape[1]
             ),
-            values_BT=values.only(limit_s) if values else None,
+            values_BT=values.wait(limit_s)[0] if values else None,
         )
         most = self._rewards.max_failed_fraction
         kept, dropped = drop_failed(scored, joined.failures, max_failed_fraction=most)
@@ -235,8 +235,8 @@ class PPOTrainer:
         critic = actors.critic.call(CriticActor.update, experience, plan) if actors.critic else None
         policy = None if warming_up else actors.policy.call(PolicyActor.update, experience, plan)
         return (
-            policy.only(limit_s) if policy else None,
-            critic.only(limit_s) if critic else None,
+            policy.wait(limit_s)[0] if policy else None,
+            critic.wait(limit_s)[0] if critic else None,
         )
 
     def _adapt_kl_coefficient(self, report: IterationReport) -> None:

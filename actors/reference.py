@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.model_process import set_threads
-from moss.config.ppo import ActorConfig
+from moss.config.ppo_actors import ReferenceActorConfig
 
 if TYPE_CHECKING:
     from moss.rollouts import Floats, RolloutBatch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class ReferenceActor:
     """Logprobs under the weights PPO started from; `load` comes first."""
 
-    def __init__(self, actor: ActorConfig) -> None:
+    def __init__(self, actor: ReferenceActorConfig) -> None:
         set_threads(actor.num_threads)
         self._actor = actor
 
@@ -26,9 +26,12 @@ class ReferenceActor:
         Raises:
             DataError: the folder holds no checkpoint.
         """
+        import torch
+
         from moss.models import load_policy
 
-        self._model = load_policy(checkpoint).eval().to(self._actor.device)
+        dtype = torch.bfloat16 if self._actor.precision == "bf16" else torch.float32
+        self._model = load_policy(checkpoint, dtype=dtype).eval().to(self._actor.device)
         self._temperature, self._max_rows = temperature, max_rows
 
     def logprobs(self, batch: RolloutBatch) -> Floats:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from actors.model_process import set_threads
-from moss.config.ppo import ActorConfig
+from moss.config.ppo_actors import ActorConfig
 from moss.config.rewards import RewardsConfig
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from actors.model_process import set_threads
-from moss.config.ppo import ActorConfig, RolloutConfig, SamplingParams
+from actors.model_process import node_id, set_threads
+from moss.config.ppo import RolloutConfig, SamplingParams
+from moss.config.ppo_actors import ActorConfig
 from moss.errors import WeightSyncError
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ class RolloutActor:
     def __init__(self, actor: ActorConfig) -> None:
         set_threads(actor.num_threads)
         self._actor = actor
+
+    def node(self) -> str:
+        """The node that this actor sits on."""
+        return node_id()
 
     def load(self, checkpoint: str, config: RolloutConfig, *, pad_id: int) -> None:
         """Start the engine that `config` names, and what runs tools in rollouts.

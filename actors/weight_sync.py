@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actors.group import ActorGroup
+from actors.model_process import node_id
 from actors.policy import PolicyActor
 from actors.rollout import RolloutActor
 from moss.errors import MossError, WaitTimeoutError
@@ -15,16 +16,15 @@ from moss.weight_files import WeightFile, transfer_folder
 
 
 class WeightSync:
-    """Publishes policy weights through shared memory and makes sure they arrived.
-
-    Policy and rollout actors must see one file system; across nodes the folder has to be shared.
-    """
+    """Publishes policy weights and makes sure they arrived: on one node through shared memory, on
+    several through the run's folder, which all of them have to see."""
 
     def __init__(
         self,
         policies: ActorGroup[PolicyActor],
         rollouts: ActorGroup[RolloutActor],
         *,
+        run_folder: str,
         probe_ids: list[int],
         timeout_s: float,
     ) -> None:
@@ -33,10 +33,13 @@ class WeightSync:
         Args:
             rollouts: loaded actors.
             probe_ids: a prompt on which the rollout actors must compute what the policy computes.
+        Raises:
+            WaitTimeoutError: an actor did not say on which node it sits.
+            WeightSyncError: several nodes, and no folder that all of them see.
         """
         self._probe_ids = probe_ids
         self._policies, self._rollouts, self._timeout_s = policies, rollouts, timeout_s
-        self._folder = transfer_folder()
+        self._folder = transfer_folder(run_folder if self._spans_nodes() else None)
         self._version = 0
         self.states = RankStates(rollouts.name, rollouts.num_ranks)
         """What the rollout actors may do."""
@@ -75,6 +78,12 @@ class WeightSync:
         """Raise WeightSyncError unless every rollout actor samples from this version."""
         self.states.check_current(version)
 
+    def _spans_nodes(self) -> bool:
+        """Whether the actors do not all sit on this process's node."""
+        asked = self._policies.call(PolicyActor.node), self._rollouts.call(RolloutActor.node)
+        nodes = {node for pending in asked for node in pending.wait(self._timeout_s)}
+        return nodes != {node_id()}
+
     def close(self) -> None:
         """Remove the transfer folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -84,8 +93,10 @@ class WeightSync:
             PolicyActor.publish, self._folder, self._version, self._probe_ids
         )
         try:
-            return publish.wait(self._timeout_s)[0]
+            file, *_ = publish.wait(self._timeout_s)
         except WaitTimeoutError as error:
             raise WaitTimeoutError(
                 f"weights version {self._version} were not published: {error}"
             ) from error
+        assert file is not None, "rank 0 writes the weights"
+        return file

@@ -158,6 +158,7 @@ def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
         weights = WeightSync(
             actors.policy,
             actors.rollout,
+            run_folder=str(folder),
             probe_ids=inputs.prompts.prompts[0],
             timeout_s=config.timeouts.sync_s,
         )

@@ -23,8 +23,8 @@ from benchmarks.ppo_assets import load_assets
 from moss.config.ppo import PPOConfig, SamplingParams, TrainPPOConfig
 from moss.experience import ScoredRollouts, make_experience, plan_minibatches
 from moss.forward import evaluate_logprobs, evaluate_scores, evaluate_tokens, response_values
-from moss.learner import PartLoss, policy_part, value_part
 from moss.models import PreferenceModel, ValueModel, load_policy
+from moss.part_losses import PartLoss, policy_part, value_part
 from moss.ppo_inputs import PPOInputs
 from moss.rollouts import Experience, Floats, RolloutBatch, length_sorted_groups
 

@@ -8,17 +8,9 @@ from dataclasses import dataclass
 from actors.placement import Seat, seat_actors, unseated_problem
 from jobs.plan_inputs import PlanInputs
 from jobs.plan_machines import Machines
+from moss.batch_plan import BatchArithmetic, plan_batches
 from moss.config.ppo import TrainPPOConfig
-from moss.ppo_plan import (
-    GIB,
-    BatchArithmetic,
-    KVCache,
-    Models,
-    RoleMemory,
-    plan_batches,
-    plan_kv_cache,
-    plan_memory,
-)
+from moss.ppo_plan import GIB, KVCache, Models, RoleMemory, plan_kv_cache, plan_memory
 
 VLLM_FREE_SHARE = 0.92
 """vLLM starts only where this share of a GPU is free (its `gpu_memory_utilization`), however small
@@ -27,7 +19,7 @@ VLLM_ARCHITECTURES = ("llama",)
 """Those of ours that are in vLLM's model registry; CodeGen is not."""
 _TIGHT_SHARE = 0.9
 _UNITS = ((GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-_FIXED_PARTS = ("weights", "gradients", "optimizer", "kv_cache", "process")
+_FIXED_PARTS = ("weights", "gradients", "optimizer", "sharding", "kv_cache", "process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +117,7 @@ def _places(seats: list[Seat], memory: Mapping[str, RoleMemory], machines: Machi
         held.setdefault((seat.node, seat.gpus[0] if seat.gpus else None), []).append(
             (seat, parts.device)
         )
-        held.setdefault((seat.node, None), []).append((seat, parts.host))
+        held.setdefault((seat.node, None), []).append((seat, parts.host_of(seat.rank)))
     return [
         Place(
             node=node,
@@ -175,16 +167,16 @@ def _remedy(place: Place, inputs: PlanInputs, seats: list[Seat], machines: Machi
             return f"Set ppo.micro_batch_size={rows}, it is {config.ppo.micro_batch_size}"
     fixed = sum(place.needed.get(part, 0) for part in _FIXED_PARTS)
     ways = ["more memory", "a smaller model"]
+    if "optimizer" in place.needed:
+        ways += ["more ranks of a trained role with zero_stage=3", "precision=bf16"]
     if len(place.actors) > 1:
         ways.append("more nodes" if place.gpu is None else "a GPU for each (num_gpus=1)")
     if "kv_cache" in place.needed and inputs.config.rollout.engine == "vllm":
         ways.append("a smaller rollout.vllm.kv_cache_gib")
     if fixed <= place.num_bytes:
         ways.append("shorter sequences (rollout.max_prompt_tokens, sampling.max_new_tokens)")
-    trained = "optimizer" in place.needed
-    why = "; a trained role is whole in one actor, in fp32" if trained else ""
     return (
-        f"{size(fixed)} of it stay whatever the batch{why}, so ppo.micro_batch_size=1 does not "
+        f"{size(fixed)} of it stay whatever the batch, so ppo.micro_batch_size=1 does not "
         f"help: give it {', '.join(ways[:-1])} or {ways[-1]}"
     )
 

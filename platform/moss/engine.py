@@ -19,23 +19,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 
+from moss.clipped_adam import ClippedAdamW
 from moss.config.optimization import OptimizerConfig, ParallelConfig
 from moss.errors import ConfigError
 from moss.models import ValueModel
 from moss.muon import ClippedMuon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from transformers import PreTrainedModel
 
+T = TypeVar("T")
 _TAG = "engine"
 
 
@@ -47,29 +49,6 @@ class OptimStep:
     """Global L2 norm before clipping; not finite when the step was skipped."""
     skipped: bool
     """True when a gradient was not finite: weights and optimizer state are as before."""
-
-
-class ClippedAdamW(torch.optim.AdamW):
-    """AdamW that clips by global norm and leaves everything alone when the norm is not finite.
-
-    Only for unsharded parameters; ZeRO's own optimizers do the same on their shards.
-    """
-
-    def __init__(
-        self, params: Iterable[dict[str, object]], *, max_grad_norm: float, **options: object
-    ) -> None:
-        super().__init__(params, **options)  # type: ignore[arg-type]
-        self.max_grad_norm = max_grad_norm
-        self.grad_norm = 0.0
-
-    def step(self, closure: object = None) -> None:  # type: ignore[override]
-        """Clip, then update; see the class."""
-        assert closure is None, "DeepSpeed passes no closure"
-        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm, foreach=True)
-        self.grad_norm = float(norm)
-        if torch.isfinite(norm):
-            super().step()
 
 
 class _Computation(nn.Module):
@@ -108,7 +87,9 @@ class TrainingEngine:
             _checkpoint_activations(model)
         self.num_skipped = 0
         self._zero_stage = parallel.zero_stage
-        self._num_workers = torch.distributed.get_world_size()
+        self.rank = torch.distributed.get_rank()
+        self.num_workers = torch.distributed.get_world_size()
+        assert self.num_workers == parallel.num_workers, "all workers join before the engine starts"
         self._optimizer = _build_optimizer(model, optimizer, parallel)
         self._engine, *_ = deepspeed.initialize(
             model=_Computation(model),
@@ -131,19 +112,29 @@ class TrainingEngine:
         """
         loss = self._engine(compute)
         # Through the gradients, so that all workers skip together.
-        factor = torch.where(loss.detach().isfinite(), float(self._num_workers), math.nan)
+        factor = torch.where(loss.detach().isfinite(), float(self.num_workers), math.nan)
         self._engine.backward(loss * factor.to(loss.dtype), scale_wrt_gas=False)
         return float(loss.detach())
 
-    def drop_gradients(self) -> None:
-        """Forget the gradients since the last step; for unsharded fp32 parameters only."""
-        assert isinstance(self._optimizer, ClippedAdamW | ClippedMuon), "ZeRO keeps its own sums"
-        self._engine.zero_grad()
+    def drop_gradients(self, compute: Callable[[nn.Module], Tensor]) -> None:
+        """Forget the gradients since the last step, on every worker at once.
 
-    def forward(self, compute: Callable[[nn.Module], Tensor]) -> Tensor:
+        DeepSpeed keeps its own sums of sharded and of bf16 gradients and offers no way to clear
+        them but a step that it skips; that step is not counted.
+
+        Args:
+            compute: what `forward_backward` last took.
+        """
+        if isinstance(self._optimizer, ClippedAdamW | ClippedMuon):
+            self._engine.zero_grad()
+            return
+        self.forward_backward(lambda model: compute(model) * math.nan)
+        self._engine.step()
+
+    def forward(self, compute: Callable[[nn.Module], T]) -> T:
         """Run a computation without gradients, on every worker at once under ZeRO-3."""
         with torch.no_grad():
-            result: Tensor = self._engine(compute)
+            result: T = self._engine(compute)
         return result
 
     def optim_step(self, learning_rate: float) -> OptimStep:
@@ -161,28 +152,44 @@ class TrainingEngine:
 
     def sum_over_workers(self, *values: float) -> list[float]:
         """Each value summed over all workers; every worker must call this."""
-        if self._num_workers == 1:
+        if self.num_workers == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(total)
         return [float(value) for value in total]
 
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """The model's weights from all shards, fp32 on CPU; every worker must call this."""
+    def sum_arrays(self, array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Element by element over all workers, from arrays of equal shape; all must call this."""
+        if self.num_workers == 1:
+            return array
+        total = torch.from_numpy(array).to(self.device)
+        torch.distributed.all_reduce(total)
+        summed: npt.NDArray[np.float32] = total.cpu().numpy()
+        return summed
+
+    def full_state_dict(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """The model's weights from all shards, fp32 on CPU; every worker must call this.
+
+        Args:
+            keep: False for a worker that only takes part: it holds one parameter at a time, and
+                gets nothing.
+        """
         model: nn.Module = self._engine.module.model
-        state: dict[str, Tensor] = {}
         if self._zero_stage < 3:
-            for name, value in model.state_dict().items():
-                state[name] = _to_host(value)
-            return state
+            values = model.state_dict().items() if keep else ()
+            return {name: _to_host(value) for name, value in values}
         import deepspeed
 
+        names = set(model.state_dict())
+        state: dict[str, Tensor] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             with deepspeed.zero.GatheredParameters([parameter]):
-                state[name] = _to_host(parameter)
-        state |= {name: _to_host(buffer) for name, buffer in model.named_buffers()}
-        names = set(model.state_dict())
-        return {name: value for name, value in state.items() if name in names}
+                if keep and name in names:
+                    state[name] = _to_host(parameter)
+        if keep:
+            buffers = ((name, value) for name, value in model.named_buffers() if name in names)
+            state |= {name: _to_host(value) for name, value in buffers}
+        return state
 
     def save(self, folder: str | Path) -> None:
         """Write weights, optimizer state, counters and this worker's random state.
@@ -206,7 +213,7 @@ class TrainingEngine:
         self._engine.destroy()
 
     def _random_state_file(self, folder: str | Path) -> Path:
-        return Path(folder) / f"random-state-{torch.distributed.get_rank()}.pt"
+        return Path(folder) / f"random-state-{self.rank}.pt"
 
 
 def _start_process_group(parallel: ParallelConfig) -> None:

@@ -6,7 +6,7 @@ vocabulary. Right padding with causal attention needs no attention mask: no real
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from moss.losses import token_logprobs
 from moss.models import PreferenceModel, ValueModel
-from moss.rollouts import Floats, RolloutBatch, length_sorted_groups
+from moss.rank_rows import pick_rollouts
+from moss.rollouts import Floats, Ints, RolloutBatch, length_sorted_groups
 
 
 def response_logprobs(
@@ -48,7 +49,7 @@ def response_values(model: ValueModel, tokens_BT: Tensor, mask_BT: Tensor) -> Te
     return scatter_response(values_BT[:, :-1][mask_BT[:, 1:]], mask_BT)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def likeliest_logprob(model: PreTrainedModel, prompt_ids: list[int]) -> float:
     """Natural-log probability of the likeliest token after a prompt, at temperature 1."""
     ids = torch.tensor([prompt_ids], device=model.device)
@@ -62,7 +63,6 @@ def scatter_response(values_N: Tensor, mask_BT: Tensor) -> Tensor:
     return empty.masked_scatter(mask_BT, values_N)
 
 
-@torch.inference_mode()
 def evaluate_tokens(
     compute: Callable[[Tensor, Tensor], Tensor],
     batch: RolloutBatch,
@@ -76,12 +76,31 @@ def evaluate_tokens(
         compute: tokens (B, T) and mask (B, T) of a group to its result (B, T).
         max_rows: rows of the largest group.
     """
+    groups = length_sorted_groups(batch.lengths_B, max_rows=max_rows)
+    return evaluate_groups(compute, batch, groups, device=device)
+
+
+@torch.no_grad()  # not inference_mode: weights that ZeRO gathers in it could not be trained after
+def evaluate_groups(
+    compute: Callable[[Tensor, Tensor], Tensor],
+    batch: RolloutBatch,
+    groups: Sequence[Ints],
+    *,
+    device: torch.device,
+) -> Floats:
+    """A (B, T) result of the rows in `groups`, 0 in all others.
+
+    Args:
+        compute: tokens (B, T) and mask (B, T) of a group to its result (B, T); called for an empty
+            group too, with a row without response tokens.
+    """
     result = np.zeros(batch.tokens_BT.shape, np.float32)
-    for rows in length_sorted_groups(batch.lengths_B, max_rows=max_rows):
-        group = batch.rows(rows)
+    for rows in groups:
+        group = pick_rollouts(batch, rows)
         tokens_BT = torch.from_numpy(group.tokens_BT).to(device)
         values_BT = compute(tokens_BT, torch.from_numpy(group.mask_BT).to(device))
-        result[rows, : values_BT.shape[1]] = values_BT.cpu().numpy()
+        if len(rows):
+            result[rows, : values_BT.shape[1]] = values_BT.float().cpu().numpy()
     return result
 
 

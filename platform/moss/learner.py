@@ -1,6 +1,9 @@
 """One PPO update of one model: minibatches, micro-batches, learning rate, reports.
 
-The same loop trains policy and critic; they differ in the loss of a part of a minibatch.
+The same loop trains policy and critic; they differ in the loss of a part of a minibatch. All ranks
+of a role call each method together, with the same arguments. Each computes its rows of a minibatch,
+and all see the same sums, so they decide alike; up to rounding nothing depends on their number.
+
 Shapes: `B` rollouts, `T` tokens (prompt, response, right padding).
 """
 
@@ -8,43 +11,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from moss.checkpoints import full_disk_as_storage_error
 from moss.config.optimization import OptimizerConfig
-from moss.config.ppo import ActorConfig, PPOConfig
+from moss.config.ppo import PPOConfig
+from moss.config.ppo_actors import TrainedActorConfig
 from moss.engine import TrainingEngine
-from moss.errors import DataError
+from moss.errors import ConfigError, DataError, StorageError
 from moss.experience import UpdateReport
-from moss.forward import response_logprobs, response_values
-from moss.kl import kl_loss
-from moss.losses import policy_loss, value_loss
-from moss.models import ValueModel
-from moss.rollouts import Experience, length_sorted_groups
+from moss.forward import evaluate_groups
+from moss.part_losses import PartLoss
+from moss.rank_rows import pick_experience, rank_groups
+from moss.rollouts import Experience, Floats, Ints, RolloutBatch
 
+T = TypeVar("T")
 _PROGRESS_FILE: Final = "learner.json"
-
-
-@dataclass(frozen=True, slots=True)
-class LossPart:
-    """Loss of a part of a minibatch; all fields of the parts add up to those of the minibatch."""
-
-    loss: Tensor
-    clip_fraction: float
-    approximate_kl: float = 0.0
-    ratio_gap: float = 0.0
-
-
-PartLoss = Callable[[nn.Module, Experience, int], LossPart]
-"""Model, part of a minibatch, unmasked tokens of the whole minibatch -> its loss."""
 
 
 class Learner:
@@ -54,7 +41,7 @@ class Learner:
         self,
         model: nn.Module,
         config: PPOConfig,
-        actor: ActorConfig,
+        actor: TrainedActorConfig,
         *,
         peak_learning_rate: float,
         num_steps: int,
@@ -62,6 +49,11 @@ class Learner:
         """Take over a model; `num_steps` optimizer steps make up the whole run."""
         self._config, self._num_steps = config, num_steps
         self._peak = peak_learning_rate
+        self._layout: dict[str, int | str] = {
+            "num_ranks": actor.num_ranks,
+            "zero_stage": actor.zero_stage,
+            "precision": actor.precision,
+        }
         self._engine = TrainingEngine(
             model,
             OptimizerConfig(
@@ -89,14 +81,15 @@ class Learner:
         taken: list[npt.NDArray[np.float64]] = []
         num_left_out = 0
         for number, rows in enumerate(minibatches):
-            measured = self._accumulate(experience.rows(rows), part_loss)
+            minibatch = experience.rows(rows)
+            measured = self._accumulate(minibatch, part_loss)
             step_number = self._steps_done + number
             rate = self._peak * self._config.warmup_factor(step_number, self._num_steps)
             _, _, approximate_kl, ratio_gap = (float(value) for value in measured)
             if number == 0:
                 first_ratio_gap = self._check_first_ratio(ratio_gap)
             if self._passes_kl_bound(approximate_kl):
-                self._engine.drop_gradients()
+                self._drop_gradients(minibatch, part_loss)
                 num_left_out = len(minibatches) - number
                 break
             step = self._engine.optim_step(rate)
@@ -116,26 +109,74 @@ class Learner:
             num_left_out=num_left_out,
         )
 
-    def evaluate(self, compute: Callable[[nn.Module], Tensor]) -> Tensor:
+    @property
+    def rank(self) -> int:
+        """This process's place among the ranks."""
+        return self._engine.rank
+
+    def evaluate(self, compute: Callable[[nn.Module], T]) -> T:
         """Run a computation on the model without gradients."""
         return self._engine.forward(compute)
 
+    def evaluate_tokens(
+        self, compute: Callable[[Tensor, Tensor], Tensor], batch: RolloutBatch
+    ) -> Floats:
+        """A (B, T) result of a whole batch, its rows split over the ranks; on every rank.
+
+        Args:
+            compute: tokens (B, T) and mask (B, T) of some rows to the model's result (B, T).
+        """
+        found = evaluate_groups(
+            lambda tokens_BT, mask_BT: self.evaluate(lambda _: compute(tokens_BT, mask_BT)),
+            batch,
+            self._groups(batch.lengths_B),
+            device=self._engine.device,
+        )
+        return self._engine.sum_arrays(found)
+
     def weights(self) -> dict[str, Tensor]:
-        """The model's weights, fp32 on CPU."""
-        return self._engine.full_state_dict()
+        """The model's weights, fp32 on CPU, on rank 0; nothing on the others, which take part."""
+        return self._engine.full_state_dict(keep=not self.rank)
 
     def save(self, folder: str) -> None:
-        """Write weights, optimizer, random state and place in the schedule."""
+        """Write weights, optimizer, random state and place in the schedule, each rank its part.
+
+        Raises:
+            StorageError: the ranks do not see one folder, or its disk is full.
+        """
+        progress = Path(folder) / _PROGRESS_FILE
         with full_disk_as_storage_error(f"the training state in {folder}"):
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            progress.parent.mkdir(parents=True, exist_ok=True)
             self._engine.save(folder)
-            record = json.dumps({"steps_done": self._steps_done})
-            (Path(folder) / _PROGRESS_FILE).write_text(record + "\n")
+            if not self.rank:
+                record = json.dumps(self._layout | {"steps_done": self._steps_done})
+                progress.write_text(record + "\n")
+        self._engine.sum_over_workers(0.0)  # rank 0 has written
+        if not progress.is_file():
+            raise StorageError(
+                f"rank {self.rank} wrote its part of a training state to {folder}, where it does "
+                "not see rank 0's; give the run a workspace that all nodes share"
+            )
 
     def load(self, folder: str) -> None:
-        """Continue exactly where `save` stood."""
+        """Continue exactly where `save` stood.
+
+        Raises:
+            ConfigError: the state was written by other ranks or with other shards.
+        """
+        stored = json.loads((Path(folder) / _PROGRESS_FILE).read_text())
+        steps_done = stored.pop("steps_done")
+        if stored != self._layout:
+            raise ConfigError(
+                f"the training state {folder} was written with {stored}, this run has "
+                f"{self._layout}; a run goes on only with the ranks and shards it had"
+            )
         self._engine.load(folder)
-        self._steps_done = json.loads((Path(folder) / _PROGRESS_FILE).read_text())["steps_done"]
+        self._steps_done = steps_done
+
+    def close(self) -> None:
+        """Give the memory of optimizer and shards back."""
+        self._engine.close()
 
     def _check_first_ratio(self, gap: float) -> float:
         bound = self._config.max_first_ratio_gap
@@ -153,15 +194,27 @@ class Learner:
         bound = self._config.max_update_kl
         return bound is not None and approximate_kl > bound
 
+    def _groups(self, lengths_B: Ints) -> list[Ints]:
+        """Rows of this rank's micro-batches; equally many on every rank, some may be empty."""
+        return rank_groups(
+            lengths_B,
+            rank=self._engine.rank,
+            num_ranks=self._engine.num_workers,
+            max_rows=self._config.micro_batch_size,
+        )
+
     def _accumulate(self, minibatch: Experience, part_loss: PartLoss) -> npt.NDArray[np.float64]:
         """Add a minibatch's gradient; its loss and the other fields of `LossPart`, in order."""
         num_tokens = minibatch.rollouts.num_response_tokens
         totals = np.zeros(4)
-        for rows in length_sorted_groups(
-            minibatch.rollouts.lengths_B, max_rows=self._config.micro_batch_size
-        ):
-            totals += self._accumulate_part(minibatch.rows(rows), part_loss, num_tokens)
-        return totals
+        for rows in self._groups(minibatch.rollouts.lengths_B):
+            totals += self._accumulate_part(pick_experience(minibatch, rows), part_loss, num_tokens)
+        return np.array(self._engine.sum_over_workers(*totals))
+
+    def _drop_gradients(self, minibatch: Experience, part_loss: PartLoss) -> None:
+        """Forget a minibatch's gradient, on all ranks."""
+        part = pick_experience(minibatch, self._groups(minibatch.rollouts.lengths_B)[0])
+        self._engine.drop_gradients(lambda model: part_loss(model, part, 1).loss)
 
     def _accumulate_part(
         self, part: Experience, part_loss: PartLoss, num_tokens: int
@@ -175,67 +228,3 @@ class Learner:
 
         loss = self._engine.forward_backward(compute)
         return np.array([loss, *reports[0]])
-
-
-def policy_part(config: PPOConfig, *, temperature: float) -> PartLoss:
-    """The clipped policy loss of a part of a minibatch, and the KL term where the experience has
-    one; see `moss.losses.policy_loss` and `moss.kl.kl_loss`."""
-
-    def compute(model: nn.Module, part: Experience, num_tokens: int) -> LossPart:
-        assert isinstance(model, PreTrainedModel), "the policy's learner holds a causal LM"
-        tokens_BT, mask_BT, old_logprobs_BT, reference_BT, advantages_BT = _tensors(
-            model.device,
-            part.rollouts.tokens_BT,
-            part.rollouts.mask_BT,
-            part.logprobs_BT,
-            part.reference_logprobs_BT,
-            part.advantages_BT,
-        )
-        logprobs_BT = response_logprobs(model, tokens_BT, mask_BT, temperature=temperature)
-        result = policy_loss(
-            logprobs_BT,
-            old_logprobs_BT,
-            advantages_BT,
-            mask_BT,
-            clip_range=config.clip_range,
-            num_tokens=num_tokens,
-        )
-        loss = result.loss
-        if part.kl_loss_coefficient:
-            kl = kl_loss(
-                logprobs_BT, reference_BT, mask_BT, config.kl_estimator, num_tokens=num_tokens
-            )
-            loss = loss + part.kl_loss_coefficient * kl
-        return LossPart(loss, result.clip_fraction, result.approximate_kl, result.ratio_gap)
-
-    return compute
-
-
-def value_part(config: PPOConfig) -> PartLoss:
-    """The critic's loss on a part of a minibatch; see `moss.losses.value_loss`."""
-
-    def compute(model: nn.Module, part: Experience, num_tokens: int) -> LossPart:
-        assert isinstance(model, ValueModel), "the critic's learner holds a value model"
-        assert part.critic is not None, "only estimators with a critic train one"
-        tokens_BT, mask_BT, old_values_BT, returns_BT = _tensors(
-            model.body.device,
-            part.rollouts.tokens_BT,
-            part.rollouts.mask_BT,
-            part.critic.values_BT,
-            part.critic.returns_BT,
-        )
-        result = value_loss(
-            response_values(model, tokens_BT, mask_BT),
-            old_values_BT,
-            returns_BT,
-            mask_BT,
-            clip_range=config.value_clip_range,
-            num_tokens=num_tokens,
-        )
-        return LossPart(result.loss, result.clip_fraction)
-
-    return compute
-
-
-def _tensors(device: torch.device, *arrays: npt.NDArray[np.generic]) -> list[Tensor]:
-    return [torch.from_numpy(array).to(device) for array in arrays]

@@ -13,16 +13,22 @@ hidden size, `F` inner size of the MLP, `K` width of the keys, `A` attention hea
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from moss.config.model import ModelConfig
 from moss.config.optimization import ParallelConfig
 
+Precision: TypeAlias = Literal["fp32", "bf16"]
 FP32_BYTES: Final = 4
 _ADAM_BYTES: Final = 8
 """Two fp32 moments."""
-_BUCKET_BYTES: Final = 500_000_000 * FP32_BYTES
-"""DeepSpeed reduces gradients in buckets of so many elements."""
+_BUCKET_SIZE: Final = 500_000_000
+"""Elements of the buckets in which DeepSpeed reduces gradients (`reduce_bucket_size`)."""
+_GATHERED_SIZE: Final = 1_050_000_000
+"""Most elements that ZeRO-3 gathers ahead of their use (`stage3_max_live_parameters` and
+`stage3_prefetch_bucket_size`)."""
+_STEP_SIZE: Final = 1_000_000_000
+"""Most elements that ZeRO-3 updates at once (`sub_group_size`)."""
 _LOGITS_TRAINING: Final = 4
 """Softmax output, its gradient, and the gradients of gather and temperature."""
 _LOGITS_FORWARD: Final = 3
@@ -39,7 +45,7 @@ def training_state_bytes(num_parameters: int, parallel: ParallelConfig) -> dict[
     weights too. Stage 1 shards the optimizer state over the data-parallel workers, 2 also
     gradients, 3 also weights.
     """
-    width = _element_bytes(parallel)
+    width = element_bytes(parallel.precision)
     has_master = parallel.precision == "bf16" or parallel.zero_stage > 0
     per_parameter = {
         "weights": (width, 3),
@@ -52,28 +58,50 @@ def training_state_bytes(num_parameters: int, parallel: ParallelConfig) -> dict[
     }
 
 
-def flat_gradient_bytes(gradient_bytes: int) -> int:
-    """The flat copy of a bucket of gradients before an optimizer step, when no activation is left.
+def sharding_bytes(num_parameters: int, parallel: ParallelConfig) -> int:
+    """What ZeRO holds besides its shards: a bucket of gradients, which it takes whole on a GPU; in
+    stage 3 also the weights gathered from the other workers."""
+    if parallel.zero_stage == 0:
+        return 0
+    bucket = _BUCKET_SIZE if parallel.device == "cuda" else min(num_parameters, _BUCKET_SIZE)
+    gathered = min(num_parameters, _GATHERED_SIZE) if parallel.zero_stage == 3 else 0
+    return (bucket + gathered) * element_bytes(parallel.precision)
 
-    DeepSpeed makes it with a single worker too.
-    """
-    return min(gradient_bytes, _BUCKET_BYTES)
+
+def step_bytes(num_parameters: int, parallel: ParallelConfig) -> int:
+    """What an optimizer step holds besides, when no activation is left: unsharded, the flat copy of
+    a bucket of gradients, which DeepSpeed makes with a single worker too; sharded, the gradients of
+    the shard in fp32."""
+    if parallel.zero_stage == 0:
+        return min(num_parameters, _BUCKET_SIZE) * element_bytes(parallel.precision)
+    shard = -(-num_parameters // parallel.num_data_workers)
+    return FP32_BYTES * (min(shard, _STEP_SIZE) if parallel.zero_stage == 3 else shard)
 
 
-def kept_per_block(model: ModelConfig, num_tokens: int) -> int:
+def loading_bytes(num_parameters: int, parallel: ParallelConfig) -> int:
+    """What a worker holds while it starts: the whole model and, as that is cut, its own shard."""
+    whole = num_parameters * element_bytes(parallel.precision)
+    return whole + (whole // parallel.num_data_workers if parallel.zero_stage == 3 else 0)
+
+
+def kept_per_block(model: ModelConfig, num_tokens: int, precision: Precision) -> int:
     """Elements per token that one block keeps for its backward pass, in sequences of T tokens.
 
     llama, 8H + 2K + 4F: input, scaled and weighted output of two norms, queries and attention
     output; keys and values; gate, its SiLU, up projection and their product. Attention scores are
-    not kept: the kernel computes them again (Dao et al. 2022, sec. 3.1).
+    not kept: the kernel computes them again (Dao et al. 2022, sec. 3.1). In bf16 2H more: the norms
+    compute in fp32, twice as wide.
 
     codegen, 6H + 5F + AT: input and output of the norm, queries, keys, values, attention output;
-    four steps of the GELU and its product; Transformers keeps the attention probabilities.
+    four steps of the GELU and its product; Transformers keeps the attention probabilities. In bf16
+    2H + 2AT more: queries, keys and probabilities are in fp32, and rounded besides.
     """
     hidden, inner = model.hidden_size, model.intermediate_size
+    widened = precision == "bf16"
     if model.architecture == "llama":
-        return 8 * hidden + 2 * model.kv_size + 4 * inner
-    return 6 * hidden + 5 * inner + model.num_heads * num_tokens
+        return (8 + 2 * widened) * hidden + 2 * model.kv_size + 4 * inner
+    scores = model.num_heads * num_tokens
+    return (6 + 2 * widened) * hidden + 5 * inner + (1 + 2 * widened) * scores
 
 
 def training_activation_bytes(
@@ -85,17 +113,19 @@ def training_activation_bytes(
     tensor, F or codegen's AT. With gradient checkpointing each block keeps only its input and one
     block at a time is computed again.
     """
-    per_block = kept_per_block(model, num_tokens)
+    per_block = kept_per_block(model, num_tokens, parallel.precision)
     kept = model.num_layers * per_block
     if parallel.gradient_checkpointing:
         kept = model.num_layers * model.hidden_size + per_block
     scores = model.num_heads * num_tokens if model.architecture == "codegen" else 0
     per_token = kept + 5 * model.hidden_size + 2 * max(model.intermediate_size, scores)
-    return num_rows * num_tokens * per_token * _element_bytes(parallel)
+    return num_rows * num_tokens * per_token * element_bytes(parallel.precision)
 
 
-def forward_activation_bytes(model: ModelConfig, *, num_rows: int, num_tokens: int) -> int:
-    """Most that one block holds at once in an fp32 pass of (B, T) without gradients."""
+def forward_activation_bytes(
+    model: ModelConfig, *, num_rows: int, num_tokens: int, precision: Precision
+) -> int:
+    """Most that one block holds at once in a pass of (B, T) without gradients."""
     hidden, inner = model.hidden_size, model.intermediate_size
     if model.architecture == "llama":
         per_token = 4 * hidden + 3 * inner
@@ -104,8 +134,10 @@ def forward_activation_bytes(model: ModelConfig, *, num_rows: int, num_tokens: i
         probabilities, mask = model.num_heads * num_tokens, num_tokens
         in_mlp = 5 * hidden + 4 * inner + 2 * probabilities
         in_attention = 14 * hidden + 3 * probabilities
+        if precision == "bf16":  # queries, keys and probabilities are in fp32
+            in_attention += 2 * hidden + 3 * probabilities
         per_token = max(in_mlp, in_attention) + mask
-    return num_rows * num_tokens * per_token * FP32_BYTES
+    return num_rows * num_tokens * per_token * element_bytes(precision)
 
 
 def training_logit_bytes(num_predicted: int, vocab_size: int, hidden_size: int) -> int:
@@ -134,6 +166,6 @@ def _num_shards(parallel: ParallelConfig, from_stage: int) -> int:
     return parallel.num_data_workers if parallel.zero_stage >= from_stage else 1
 
 
-def _element_bytes(parallel: ParallelConfig) -> int:
+def element_bytes(precision: Precision) -> int:
     """Bytes of a weight or an activation."""
-    return FP32_BYTES if parallel.precision == "fp32" else 2
+    return FP32_BYTES if precision == "fp32" else 2

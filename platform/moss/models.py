@@ -83,16 +83,14 @@ def build_policy(
     )
 
 
-def load_policy(folder: str | Path) -> PreTrainedModel:
-    """A policy in fp32 from a Transformers checkpoint folder.
+def load_policy(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A policy from a Transformers checkpoint folder, its weights rounded to `dtype`.
 
     Raises:
         DataError: the folder holds no checkpoint.
     """
     _require_checkpoint(folder)
-    return AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=torch.float32, local_files_only=True
-    )
+    return AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
 
 
 def grow_vocabulary(model: PreTrainedModel, num_rows: int, *, seed: int) -> None:
@@ -116,11 +114,19 @@ def grow_vocabulary(model: PreTrainedModel, num_rows: int, *, seed: int) -> None
 
 
 def save_model(
-    folder: str | Path, model: PreTrainedModel, *, tokenizer_folder: str | Path | None
+    folder: str | Path,
+    model: PreTrainedModel,
+    *,
+    tokenizer_folder: str | Path | None,
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model as a Transformers checkpoint, with a copy of its tokenizer's files."""
+    """Write a model as a Transformers checkpoint, with a copy of its tokenizer's files.
+
+    Args:
+        weights: written in place of the model's own, of which it may hold a shard only.
+    """
     target = Path(folder)
-    model.save_pretrained(str(target))
+    model.save_pretrained(str(target), state_dict=weights)
     if tokenizer_folder is None:
         return
     for name in TOKENIZER_FILES:
@@ -184,9 +190,15 @@ class ValueModel(nn.Module):
         return values_BT
 
     @classmethod
-    def from_preference_model(cls, folder: str | Path) -> ValueModel:
-        """A critic that starts as the preference model of `folder` (requirements 5.2, row 24)."""
-        model, _ = _load_with_head(cls, folder)
+    def from_preference_model(
+        cls, folder: str | Path, *, dtype: torch.dtype = torch.float32
+    ) -> ValueModel:
+        """A critic that starts as the preference model of `folder` (requirements 5.2, row 24).
+
+        Args:
+            dtype: of the body; the head is in fp32.
+        """
+        model, _ = _load_with_head(cls, folder, dtype)
         return model
 
 
@@ -220,7 +232,7 @@ class PreferenceModel(ValueModel):
         Raises:
             DataError: the folder holds no preference model.
         """
-        model, scores = _load_with_head(cls, folder)
+        model, scores = _load_with_head(cls, folder, torch.float32)
         model.score_mean, model.score_std = scores["mean"], scores["std"]
         return model
 
@@ -238,7 +250,9 @@ def save_preference_model(
     (Path(folder) / SCORES_FILE).write_text(json.dumps(scores) + "\n")
 
 
-def _load_with_head(model_class: type[V], folder: str | Path) -> tuple[V, dict[str, float]]:
+def _load_with_head(
+    model_class: type[V], folder: str | Path, dtype: torch.dtype
+) -> tuple[V, dict[str, float]]:
     _require_checkpoint(folder)
     head_file = Path(folder) / VALUE_HEAD_FILE
     if not head_file.is_file():
@@ -246,7 +260,7 @@ def _load_with_head(model_class: type[V], folder: str | Path) -> tuple[V, dict[s
             f"{folder} holds a model without {VALUE_HEAD_FILE}; expected the checkpoint of "
             "`python -m jobs.train_preference_model`"
         )
-    body = AutoModel.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
+    body = AutoModel.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
     model = model_class(body)
     model.value_head.load_state_dict(load_file(str(head_file)))
     scores: dict[str, float] = json.loads((Path(folder) / SCORES_FILE).read_text())

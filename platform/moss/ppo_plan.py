@@ -1,4 +1,4 @@
-"""What a PPO run will hold and do, from its config alone: memory by role, batch arithmetic.
+"""What a PPO run will hold, from its config alone: memory by role.
 
 Each role counts what its actor does (`actors/policy.py` and its neighbors); the formulas are in
 `moss.memory_plan`. Figures are for one actor at its worst moment: the longest sequences that the
@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from moss import memory_plan
-from moss.config.ppo import ActorConfig, RolloutConfig, TrainPPOConfig
-from moss.memory_plan import FP32_BYTES
+from moss.batch_plan import forward_rows, rollouts_per_rank, trained_rows
+from moss.config.ppo import RolloutConfig, TrainPPOConfig
+from moss.config.ppo_actors import ActorConfig, ReferenceActorConfig, TrainedActorConfig
+from moss.memory_plan import FP32_BYTES, Precision, element_bytes
 from moss.model_shapes import ModelShape
 
 GIB: Final = 1 << 30
-PARTS: Final = ("weights", "gradients", "optimizer", "activations", "logits", "kv_cache")
+PARTS: Final = (
+    *("weights", "gradients", "optimizer", "sharding"),
+    *("activations", "logits", "kv_cache"),
+)
 """What a device's memory is counted by, in a report's order."""
 _PROCESS_BYTES: Final = GIB // 2
 """Interpreter with Ray, torch, Transformers and DeepSpeed imported: 490 MiB resident."""
@@ -33,6 +38,8 @@ class RoleMemory:
     """Where its model lives: a GPU's memory or, without one, the node's."""
     host: Mapping[str, int]
     """Besides, in the memory of its node: `process`, and `weights` on their way."""
+    other_host: Mapping[str, int]
+    """The same of a rank above 0: it publishes nothing."""
 
     @property
     def num_device_bytes(self) -> int:
@@ -44,6 +51,10 @@ class RoleMemory:
         """All parts beside the device."""
         return sum(self.host.values())
 
+    def host_of(self, rank: int) -> Mapping[str, int]:
+        """What a rank takes beside its device."""
+        return self.other_host if rank else self.host
+
 
 @dataclass(frozen=True, slots=True)
 class Models:
@@ -52,30 +63,6 @@ class Models:
     policy: ModelShape
     preference_model: ModelShape
     """The policy's where the run reads no preference model."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchArithmetic:
-    """One iteration in numbers; tokens are the most there can be."""
-
-    num_prompts: int
-    responses_per_prompt: int
-    num_rollouts: int
-    num_epochs: int
-    num_minibatches: int
-    """Per epoch."""
-    minibatch_rollouts: int
-    micro_batches: int
-    """Per minibatch, with nearly equal rollouts."""
-    micro_batch_rollouts: int
-    """Of the largest micro-batch."""
-    optimizer_steps: int
-    """Of policy and of critic, per iteration."""
-    sequence_tokens: int
-    response_tokens: int
-    """Per iteration; what the losses are taken over."""
-    tokens: int
-    """Per iteration, prompts included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,31 +81,11 @@ class KVCache:
         return self.num_bytes // self.sequence_bytes
 
 
-def plan_batches(config: TrainPPOConfig) -> BatchArithmetic:
-    """The numbers of one iteration."""
-    ppo, rollout = config.ppo, config.rollout
-    rows = ppo.num_rollouts // ppo.num_minibatches
-    return BatchArithmetic(
-        num_prompts=ppo.num_prompts,
-        responses_per_prompt=ppo.responses_per_prompt,
-        num_rollouts=ppo.num_rollouts,
-        num_epochs=ppo.num_epochs,
-        num_minibatches=ppo.num_minibatches,
-        minibatch_rollouts=rows,
-        micro_batches=-(-rows // ppo.micro_batch_size),
-        micro_batch_rollouts=_largest_group(rows, ppo.micro_batch_size),
-        optimizer_steps=ppo.num_optimizer_steps(1),
-        sequence_tokens=rollout.max_sequence_tokens,
-        response_tokens=ppo.num_rollouts * rollout.max_sampled_tokens,
-        tokens=ppo.num_rollouts * rollout.max_sequence_tokens,
-    )
-
-
 def plan_kv_cache(config: TrainPPOConfig, policy: ModelShape) -> KVCache:
     """Keys and values of one rollout actor: vLLM's fixed share, or what Transformers grows to."""
     rollout = config.rollout
     per_sequence = memory_plan.kv_bytes_per_token(policy.model) * rollout.max_sequence_tokens
-    num_sequences = _rank_rows(config, config.actors.rollout)
+    num_sequences = rollouts_per_rank(config, config.actors.rollout)
     if rollout.engine == "vllm":
         num_sequences = min(num_sequences, rollout.vllm.max_num_seqs)
         return KVCache(per_sequence, num_sequences, int(rollout.vllm.kv_cache_gib * GIB))
@@ -138,33 +105,33 @@ def plan_memory(config: TrainPPOConfig, models: Models) -> dict[str, RoleMemory]
 
 
 def _policy_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
-    actor, batches = config.actors.policy, plan_batches(config)
-    num_predicted = batches.micro_batch_rollouts * config.rollout.max_sampled_tokens
-    parts = memory_plan.training_state_bytes(shape.num_policy_parameters, actor.parallel)
-    parts["activations"] = _trained_activations(config, actor, shape, parts["gradients"])
+    actor, num_parameters = config.actors.policy, shape.num_policy_parameters
+    num_predicted = trained_rows(config, actor) * config.rollout.max_sampled_tokens
+    parts = _trained_memory(config, actor, shape, num_parameters)
     parts["logits"] = max(
         memory_plan.training_logit_bytes(num_predicted, shape.vocab_size, shape.model.hidden_size),
         _forward_logits(config, actor, shape),
     )
     # Publishing copies the weights out of the model and writes them to shared memory.
-    return _with_host(parts, passing=2 * FP32_BYTES * shape.num_policy_parameters)
+    published = 2 * FP32_BYTES * num_parameters
+    loaded = _loaded_bytes(actor, num_parameters)
+    return _with_host(parts, passing=max(published, loaded), others_passing=loaded)
 
 
 def _critic_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
     actor = config.actors.critic
-    parts = memory_plan.training_state_bytes(shape.num_value_parameters, actor.parallel)
-    parts["activations"] = _trained_activations(config, actor, shape, parts["gradients"])
+    parts = _trained_memory(config, actor, shape, shape.num_value_parameters)
     return _with_host(parts, passing=_loaded_bytes(actor, shape.num_value_parameters))
 
 
 def _reference_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
-    actor = config.actors.reference
+    actor, num_parameters = config.actors.reference, shape.num_policy_parameters
     parts = {
-        "weights": FP32_BYTES * shape.num_policy_parameters,
+        "weights": element_bytes(actor.precision) * num_parameters,
         "activations": _forward_activations(config, actor, shape),
         "logits": _forward_logits(config, actor, shape),
     }
-    return _with_host(parts, passing=_loaded_bytes(actor, shape.num_policy_parameters))
+    return _with_host(parts, passing=_loaded_bytes(actor, num_parameters))
 
 
 def _reward_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
@@ -192,41 +159,61 @@ def _rollout_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:
     return _with_host(parts, passing=passing, process=process)
 
 
-def _with_host(parts: dict[str, int], *, passing: int, process: int = _PROCESS_BYTES) -> RoleMemory:
-    host = {"weights": passing, "process": process}
-    return RoleMemory(parts, {part: size for part, size in host.items() if size})
+def _with_host(
+    parts: dict[str, int],
+    *,
+    passing: int,
+    others_passing: int | None = None,
+    process: int = _PROCESS_BYTES,
+) -> RoleMemory:
+    """Args: `passing`, bytes of weights on their way through the node; `others_passing`, those of
+    ranks above 0, where they differ."""
+    weights = (passing, passing if others_passing is None else others_passing)
+    hosts = [{"weights": size, "process": process} for size in weights]
+    host, other_host = ({part: size for part, size in h.items() if size} for h in hosts)
+    return RoleMemory(parts, host, other_host)
 
 
 def _loaded_bytes(actor: ActorConfig, num_parameters: int) -> int:
     """A checkpoint is read into the node's memory, from where a GPU copies it."""
-    return FP32_BYTES * num_parameters if actor.device == "cuda" else 0
+    return element_bytes(_precision(actor)) * num_parameters if actor.device == "cuda" else 0
 
 
-def _trained_activations(
-    config: TrainPPOConfig, actor: ActorConfig, shape: ModelShape, gradient_bytes: int
-) -> int:
-    """Of an update or of a pass without gradients; or, once both are gone, gradients in a row."""
-    batches = plan_batches(config)
+def _trained_memory(
+    config: TrainPPOConfig, actor: TrainedActorConfig, shape: ModelShape, num_parameters: int
+) -> dict[str, int]:
+    """Its state; and the most of an update, a pass without gradients, an optimizer step, and what
+    starting takes beyond the state."""
+    parallel = actor.parallel
+    parts = memory_plan.training_state_bytes(num_parameters, parallel)
+    sharding = memory_plan.sharding_bytes(num_parameters, parallel)
+    parts |= {"sharding": sharding} if sharding else {}
     trained = memory_plan.training_activation_bytes(
         shape.model,
-        num_rows=batches.micro_batch_rollouts,
-        num_tokens=batches.sequence_tokens,
-        parallel=actor.parallel,
+        num_rows=trained_rows(config, actor),
+        num_tokens=config.rollout.max_sequence_tokens,
+        parallel=parallel,
     )
-    flattened = memory_plan.flat_gradient_bytes(gradient_bytes)
-    return max(trained, _forward_activations(config, actor, shape), flattened)
+    parts["activations"] = max(
+        trained,
+        _forward_activations(config, actor, shape),
+        memory_plan.step_bytes(num_parameters, parallel),
+        memory_plan.loading_bytes(num_parameters, parallel) - sum(parts.values()),
+    )
+    return parts
 
 
 def _forward_activations(config: TrainPPOConfig, actor: ActorConfig, shape: ModelShape) -> int:
     return memory_plan.forward_activation_bytes(
         shape.model,
-        num_rows=_forward_rows(config, actor),
+        num_rows=forward_rows(config, actor),
         num_tokens=config.rollout.max_sequence_tokens,
+        precision=_precision(actor),
     )
 
 
 def _forward_logits(config: TrainPPOConfig, actor: ActorConfig, shape: ModelShape) -> int:
-    num_predicted = _forward_rows(config, actor) * config.rollout.max_sampled_tokens
+    num_predicted = forward_rows(config, actor) * config.rollout.max_sampled_tokens
     return memory_plan.forward_logit_bytes(num_predicted, shape.vocab_size)
 
 
@@ -236,20 +223,12 @@ def _sampling_activations(rollout: RolloutConfig, shape: ModelShape, num_rows: i
     if rollout.engine == "vllm":
         num_rows, num_tokens = 1, rollout.vllm.max_step_tokens(rollout.max_sequence_tokens)
     return memory_plan.forward_activation_bytes(
-        shape.model, num_rows=num_rows, num_tokens=num_tokens
+        shape.model, num_rows=num_rows, num_tokens=num_tokens, precision="fp32"
     )
 
 
-def _forward_rows(config: TrainPPOConfig, actor: ActorConfig) -> int:
-    """Rows of the largest group that goes through a model without gradients."""
-    return _largest_group(_rank_rows(config, actor), config.ppo.micro_batch_size)
-
-
-def _rank_rows(config: TrainPPOConfig, actor: ActorConfig) -> int:
-    return -(-config.ppo.num_rollouts // actor.num_ranks)
-
-
-def _largest_group(num_rows: int, max_rows: int) -> int:
-    """Of the fewest groups of nearly equal size; see `moss.rollouts.length_sorted_groups`."""
-    num_groups = -(-num_rows // max_rows)
-    return -(-num_rows // num_groups)
+def _precision(actor: ActorConfig) -> Precision:
+    """Reward and rollout actors compute in fp32."""
+    if isinstance(actor, ReferenceActorConfig | TrainedActorConfig):
+        return actor.precision
+    return "fp32"

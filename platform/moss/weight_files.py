@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from moss import storage
 from moss.errors import WeightSyncError
 
 _SHARED_MEMORY: Final = Path("/dev/shm")
@@ -62,17 +63,38 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def transfer_folder() -> str:
+def transfer_folder(across_nodes: str | None = None) -> str:
     """A new private folder for weight files, in shared memory where that is writable.
 
     Folders that killed processes left behind are removed first.
+
+    Args:
+        across_nodes: the run's folder, to make it there, where several nodes have to see it.
+    Raises:
+        WeightSyncError: `across_nodes` lies in an object store.
     """
+    if across_nodes is not None:
+        return _folder_across_nodes(across_nodes)
     shared = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
     for left in shared.glob(f"{_FOLDER_PREFIX}*"):
         owner = left.name.removeprefix(_FOLDER_PREFIX).partition("-")[0]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
             shutil.rmtree(left, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=shared)
+
+
+def _folder_across_nodes(run_folder: str) -> str:
+    if storage.is_remote(run_folder):
+        raise WeightSyncError(
+            f"policy and rollout actors sit on several nodes, and {run_folder} is no folder that "
+            "they could pass weights through; give the run a workspace that all nodes mount, or "
+            "one node with room for all actors"
+        )
+    folder = Path(storage.absolute(run_folder))
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{_FOLDER_PREFIX}*"):  # a run has one controller: this process
+        shutil.rmtree(left, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir=folder)
 
 
 def write_weights(

@@ -12,7 +12,7 @@ import pytest
 
 from actors.group import ActorGroup
 from actors.pending import Losses
-from moss.config.ppo import ActorConfig
+from moss.config.ppo_actors import ActorConfig
 from moss.errors import ActorLostError, DataError, WaitTimeoutError
 
 pytestmark = pytest.mark.ray

@@ -1,7 +1,7 @@
 """Actors are summed and seated before the first one starts."""
 
 from actors.placement import Nodes, plan_placement, seat_actors, unseated_problem
-from moss.config.ppo import ActorConfig
+from moss.config.ppo_actors import ActorConfig
 
 ONE_GPU = ActorConfig(num_cpus=2, num_gpus=1)
 

@@ -9,12 +9,8 @@ import pytest
 import torch
 
 from actors.ppo_run import train_ppo
-from moss.config.ppo import (
-    ActorConfig,
-    PPOActorsConfig,
-    RolloutConfig,
-    SamplingParams,
-)
+from moss.config.ppo import RolloutConfig, SamplingParams
+from moss.config.ppo_actors import PPOActorsConfig, TrainedActorConfig
 from moss.errors import ConfigError, ResourceError
 from moss.models import load_policy
 from moss.tracking import read_metrics
@@ -79,7 +75,9 @@ def test_a_cluster_that_is_too_small_is_refused_with_the_sum(
     ray_cluster: None, workspace: Path, tmp_path: Path
 ) -> None:
     config = ppo_config(workspace, "transformers", num_iterations=1)
-    large = config.model_copy(update={"actors": PPOActorsConfig(policy=ActorConfig(num_cpus=64))})
+    large = config.model_copy(
+        update={"actors": PPOActorsConfig(policy=TrainedActorConfig(num_cpus=64))}
+    )
     with pytest.raises(ResourceError, match=r"65 CPU.*policy 1 x \(64 CPU, 0 GPU\)|policy 1 x"):
         train_ppo(large, str(tmp_path))
 

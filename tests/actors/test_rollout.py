@@ -14,7 +14,8 @@ import torch
 from actors.group import ActorGroup
 from actors.rollout import RolloutActor
 from moss.chat_rendering import ChatRenderer
-from moss.config.ppo import ActorConfig, RolloutConfig, SamplingParams, VLLMConfig
+from moss.config.ppo import RolloutConfig, SamplingParams, VLLMConfig
+from moss.config.ppo_actors import ActorConfig
 from moss.config.rollout import ToolRolloutConfig
 from moss.errors import DataError, WaitTimeoutError, WeightSyncError
 from moss.forward import evaluate_logprobs, likeliest_logprob

@@ -20,11 +20,13 @@ from benchmarks.ppo_assets import (
     train_tokenizer,
 )
 from benchmarks.ppo_floor import ORDERS, Floor, Order
-from moss.config.ppo import ActorConfig, PPOConfig, SamplingParams
+from moss.config.ppo import PPOConfig, SamplingParams
+from moss.config.ppo_actors import TrainedActorConfig
 from moss.experience import ScoredRollouts, make_experience, plan_minibatches
 from moss.forward import evaluate_logprobs, evaluate_scores, evaluate_tokens, response_values
-from moss.learner import Learner, policy_part, value_part
+from moss.learner import Learner
 from moss.models import PreferenceModel, ValueModel, load_policy, save_preference_model
+from moss.part_losses import policy_part, value_part
 from moss.ppo_inputs import PPOInputs
 from moss.ppo_prompts import PromptSet
 from moss.rollouts import RolloutBatch, SampleRequest
@@ -131,7 +133,7 @@ def our_models(inputs: PPOInputs) -> tuple[nn.Module, nn.Module]:
     )
     plan = plan_minibatches(experience, PPO, seed=inputs.prompts.seed)
     for model, part in ((policy, policy_part(PPO, temperature=1.0)), (critic, value_part(PPO))):
-        learner = Learner(model, PPO, ActorConfig(), peak_learning_rate=1e-3, num_steps=2)
+        learner = Learner(model, PPO, TrainedActorConfig(), peak_learning_rate=1e-3, num_steps=2)
         learner.update(experience, plan, part)
     return policy, critic
 

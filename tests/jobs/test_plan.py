@@ -66,20 +66,48 @@ def test_a_stage_of_a_road_is_planned_with_what_the_road_sets(shown: Any) -> Non
     assert record["iteration"]["micro_batches"] == 4
 
 
-def test_the_paper_run_is_planned_with_16_billion_parameters(shown: Any) -> None:
-    code, text, record, err = shown("--config", "paper", *GPU_NODE)
+def test_the_paper_run_fits_five_nodes_of_eight_gpus(shown: Any) -> None:
+    code, text, record, err = shown("--config", "paper", *GPU_NODE, "--num-nodes", "5")
+    assert (code, err) == (0, "")
+    assert record["fits"]
     assert record["num_parameters"]["policy"] == pytest.approx(16.7e9, rel=0.01)
     assert record["num_iterations"] == 3125
     assert "one pass over the prompts, at most 3,125, 3,125 optimizer steps" in text
-    assert "32 sequences at once, 3.2 GiB of keys and values" in text
+    assert "2 sequences at once, 3.2 GiB of keys and values" in text
+    # ZeRO-3 over eight ranks: bf16 weights and gradients, two moments and a copy in fp32.
+    memory = record["memory"]["policy"]
+    state = memory["device"]
+    trained = state["weights"] + state["gradients"] + state["optimizer"]
+    assert trained == pytest.approx(16 * record["num_parameters"]["policy"] / 8)
+    assert state["sharding"] > 0
+    # Every rank reads the checkpoint; one gathers what is published.
+    assert memory["host"]["weights"] == 4 * memory["other_host"]["weights"]
+    assert "a minibatch: 32 rollouts in 1 micro-batch of at most 4" in text
+
+
+def test_the_paper_policy_in_one_actor_is_refused(shown: Any) -> None:
+    keys = ("num_ranks=1", "zero_stage=0", "precision=fp32", "gradient_checkpointing=false")
+    sets = [word for key in keys for word in ("--set", f"actors.policy.{key}")]
+    code, _, record, err = shown("--config", "paper", *GPU_NODE, "--num-nodes", "5", *sets)
     # fp32 weights, gradients and two moments of all parameters in the one actor of a trained role.
     state = record["memory"]["policy"]["device"]
     trained = state["weights"] + state["gradients"] + state["optimizer"]
     assert trained == 16 * record["num_parameters"]["policy"]
     assert code == EXIT_CONFIG
     assert not record["fits"]
-    for part in ("node 0 GPU 1: ", "by policy[0], 80.0 GiB present", "more memory"):
+    for part in (
+        "node 2 GPU 0: ",
+        "by policy[0], 80.0 GiB present",
+        "more ranks of a trained role",
+    ):
         assert part in err
+
+
+def test_vllm_is_refused_for_the_paper_model(shown: Any) -> None:
+    argv = ["--config", "paper", *GPU_NODE, "--num-nodes", "5", "--set", "rollout.engine=vllm"]
+    code, _, _, err = shown(*argv)
+    assert code == EXIT_CONFIG
+    assert "vLLM runs llama and no codegen; set rollout.engine=transformers" in err
 
 
 def test_the_paper_vocabulary_gives_the_original_count(shown: Any) -> None:
@@ -90,7 +118,7 @@ def test_the_paper_vocabulary_gives_the_original_count(shown: Any) -> None:
 def test_gpus_that_are_not_there_are_counted(shown: Any) -> None:
     code, text, _, err = shown("--config", "paper", *NODE)
     assert code == EXIT_CONFIG
-    assert "5 GPU needed" in err
+    assert "40 GPU needed" in err
     assert "1 x (96 CPU, 0 GPU) present. Add nodes, or lower num_cpus, num_gpus" in err
     assert ["policy[0]", "none", "-"] in [line.split()[:3] for line in text.splitlines()]
 

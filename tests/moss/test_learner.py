@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from moss.config.ppo import ActorConfig, PPOConfig, SamplingParams
+from moss.config.ppo import PPOConfig, SamplingParams
+from moss.config.ppo_actors import TrainedActorConfig
 from moss.errors import DataError
 from moss.experience import (
     ExperienceReport,
@@ -20,12 +21,13 @@ from moss.experience import (
     plan_minibatches,
 )
 from moss.forward import evaluate_tokens, response_logprobs, response_values
-from moss.learner import Learner, policy_part, value_part
+from moss.learner import Learner
 from moss.models import ValueModel, load_policy
+from moss.part_losses import policy_part, value_part
 from moss.rollouts import Experience, Floats, Rollout, RolloutBatch, SampleRequest
 from moss.sampling import TransformersSampler
 
-ACTOR = ActorConfig()
+ACTOR = TrainedActorConfig()
 CPU = torch.device("cpu")
 PARAMS = SamplingParams(max_new_tokens=8)
 

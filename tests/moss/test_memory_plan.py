@@ -11,7 +11,7 @@ from torch import nn
 from moss import memory_plan
 from moss.config.model import ModelConfig
 from moss.config.optimization import OptimizerConfig, ParallelConfig
-from moss.config.ppo import ActorConfig
+from moss.config.ppo_actors import TrainedActorConfig
 from moss.engine import TrainingEngine
 from moss.forward import response_logprobs, response_values
 from moss.models import ValueModel, build_policy
@@ -104,16 +104,47 @@ def test_a_pass_without_gradients_stays_below_its_plan(
     with torch.inference_mode(), LiveTensors([*model.parameters(), *model.buffers()]) as live:
         response_logprobs(model, ids_BT, mask_BT, temperature=1.0)
     planned = memory_plan.forward_activation_bytes(
-        shape, num_rows=4, num_tokens=num_prompt + num_response
+        shape, num_rows=4, num_tokens=num_prompt + num_response, precision="fp32"
     ) + memory_plan.forward_logit_bytes(4 * num_response, VOCAB)
     # Logits come after the blocks, the plan adds them: never more than twice what is held.
     assert live.peak_bytes <= planned <= 1.7 * live.peak_bytes
 
 
 @pytest.mark.parametrize("shape", [LLAMA, CODEGEN], ids=["llama", "codegen"])
+def test_bf16_takes_the_memory_that_is_planned_for_it(shape: ModelConfig) -> None:
+    parallel = ParallelConfig(precision="bf16")
+    model, (ids_BT, mask_BT) = ValueModel(built(shape).base_model).bfloat16(), batch(4, 80, 16)
+    planned = memory_plan.training_activation_bytes(
+        shape, num_rows=4, num_tokens=96, parallel=parallel
+    )
+    measured = training_peak(model, lambda: response_values(model, ids_BT, mask_BT))
+    assert measured <= planned <= 1.6 * measured
+    with torch.inference_mode(), LiveTensors([*model.parameters(), *model.buffers()]) as live:
+        response_values(model, ids_BT, mask_BT)
+    planned = memory_plan.forward_activation_bytes(
+        shape, num_rows=4, num_tokens=96, precision="bf16"
+    )
+    assert live.peak_bytes <= planned <= 1.7 * live.peak_bytes
+
+
+def test_shards_come_with_buckets_and_what_is_gathered() -> None:
+    def planned(stage: int, num_parameters: int, device: str = "cpu") -> int:
+        parallel = ParallelConfig.model_validate(
+            {"zero_stage": stage, "num_workers": 8, "device": device, "precision": "bf16"}
+        )
+        return memory_plan.sharding_bytes(num_parameters, parallel)
+
+    assert planned(0, 10**9) == 0
+    assert planned(1, 10**6) == planned(2, 10**6) == 2 * 10**6
+    assert planned(2, 10**6, "cuda") == 2 * 500_000_000
+    assert planned(3, 10**6) == 2 * 2 * 10**6
+    assert planned(3, 16 * 10**9, "cuda") == 2 * (500_000_000 + 1_050_000_000)
+
+
+@pytest.mark.parametrize("shape", [LLAMA, CODEGEN], ids=["llama", "codegen"])
 def test_the_engine_holds_the_training_state_that_is_planned(shape: ModelConfig) -> None:
     model = built(shape)
-    parallel = ActorConfig().parallel
+    parallel = TrainedActorConfig().parallel
     planned = memory_plan.training_state_bytes(shape.num_parameters(VOCAB), parallel)
     engine = TrainingEngine(model, OptimizerConfig(learning_rate=1e-3), parallel)
     ids_BT, mask_BT = batch(2, 6, 2)

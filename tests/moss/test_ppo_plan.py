@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from moss.batch_plan import plan_batches
 from moss.config.model import ModelConfig
 from moss.config.ppo import TrainPPOConfig
 from moss.experience import plan_minibatches
-from moss.learner import Learner, policy_part, value_part
+from moss.learner import Learner
 from moss.model_shapes import ModelShape
 from moss.models import ValueModel, build_policy
-from moss.ppo_plan import GIB, Models, plan_batches, plan_kv_cache, plan_memory
+from moss.part_losses import policy_part, value_part
+from moss.ppo_plan import GIB, Models, plan_kv_cache, plan_memory
 from moss.rollouts import CriticTargets, Experience, Rollout, RolloutBatch, length_sorted_groups
 from tests.moss.live_tensors import LiveTensors
 

@@ -67,7 +67,7 @@ def test_a_critic_is_started_only_for_the_estimator_that_asks_it(
     ("data", "message"),
     [
         ({"ppo": {"num_rollouts": 32, "num_minibatches": 5}}, r"6\.40 each"),
-        ({"actors": {"policy": {"num_ranks": 2}}}, "trained role runs in 1"),
+        ({"actors": {"policy": {"num_ranks": 2, "num_gpus": 0.5}}}, "which NCCL refuses"),
         ({"rollout": {"sampling": {"temperature": 0}}}, "explores nothing"),
         ({"ppo": {"kl_target": 6.0, "kl_coefficient": 0}}, "cannot move kl_coefficient=0"),
         ({"ppo": {"kl_target": 6.0, "kl_horizon": 16}}, "kl_horizon=16 is shorter"),

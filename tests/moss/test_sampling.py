@@ -195,6 +195,15 @@ def test_weight_files_round_trip_in_the_transfer_folder(policy: PreTrainedModel)
     Path(folder).rmdir()
 
 
+def test_across_nodes_the_folder_lies_in_the_run_and_replaces_what_was_left(tmp_path: Path) -> None:
+    left = Path(transfer_folder(str(tmp_path)))
+    (left / "version-1.safetensors").touch()
+    folder = Path(transfer_folder(str(tmp_path)))
+    assert list(tmp_path.iterdir()) == [folder]
+    with pytest.raises(WeightSyncError, match="a workspace that all nodes mount"):
+        transfer_folder("s3://bucket/run")
+
+
 def test_a_folder_that_a_killed_process_left_is_removed() -> None:
     folder = Path(transfer_folder())
     owner = folder.name.rpartition("-")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from moss.config.rollout import SamplingParams, ToolRolloutConfig
 from moss.errors import ConfigError, DataError
 from moss.experience import ScoredRollouts, make_experience
 from moss.forward import response_logprobs
-from moss.learner import policy_part
 from moss.meta_instruction import MetaInstruction
 from moss.models import load_policy
+from moss.part_losses import policy_part
 from moss.ppo_prompts import render_prompts
 from moss.rewards.base import PromptFacts, RewardBatch
 from moss.rollouts import Rollout, RolloutBatch, SampleRequest
@@ -81,7 +82,7 @@ class Writer:
 @pytest.fixture(scope="module", params=["special", "text"])
 def renderer(request: pytest.FixtureRequest) -> ChatRenderer:
     texts = ["Calculate 12+7. <|Results|>: <|MOSS|>: 'No result.' => 1234567890 xyz,"] * 10
-    style = "special" if request.param == "special" else "text"
+    style: Literal["special", "text"] = "special" if request.param == "special" else "text"
     return ChatRenderer(add_controls(train_bpe(texts, vocab_size=280), style=style))
 
 
@@ -350,7 +351,7 @@ def gradient(policy: PreTrainedModel, batch: RolloutBatch, garbage: float) -> li
     experience, _ = make_experience(scored, ppo, score_scale=1.0, kl_coefficient=0.1)
     policy.zero_grad()
     part = policy_part(ppo, temperature=1.0)
-    part(policy, experience, batch.num_response_tokens).loss.backward()
+    part(policy, experience, batch.num_response_tokens).loss.backward()  # type: ignore[no-untyped-call]
     return [p.grad.clone() for p in policy.parameters() if p.grad is not None]
 
 

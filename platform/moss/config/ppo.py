@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from moss.config.base import Config
-from moss.config.optimization import ParallelConfig
+from moss.config.ppo_actors import ActorConfig, PPOActorsConfig
 from moss.config.ppo_faults import PPOFaultsConfig
 from moss.config.rewards import RewardsConfig
 from moss.config.rollout import RolloutConfig as RolloutConfig
@@ -161,59 +161,6 @@ class PPOConfig(Config):
         """Share of the peak learning rate at optimizer step `step` (from 0) of `num_steps`."""
         num_warmup = round(self.warmup_ratio * num_steps)
         return min(1.0, (step + 1) / num_warmup) if num_warmup else 1.0
-
-
-class ActorConfig(Config):
-    """Actors of one role: how many, what Ray reserves for each, the threads each may use."""
-
-    num_ranks: int = Field(1, ge=1)
-    """Equal actors that share the rows of a batch."""
-    num_cpus: float = Field(0.25, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
-    num_threads: int = Field(1, ge=1)
-    """Torch threads; more than the cores behind `num_cpus` slows every actor down."""
-
-    @property
-    def device(self) -> Literal["cpu", "cuda"]:
-        """Where the actor's model lives."""
-        return "cuda" if self.num_gpus else "cpu"
-
-    @property
-    def parallel(self) -> ParallelConfig:
-        """How a trained role's engine runs in its actor."""
-        return ParallelConfig(device=self.device, num_threads=self.num_threads)
-
-
-class PPOActorsConfig(Config):
-    """The actors of one PPO run, five roles; `critic` where the estimator uses one."""
-
-    policy: ActorConfig = ActorConfig()
-    critic: ActorConfig = ActorConfig()
-    reference: ActorConfig = ActorConfig()
-    reward: ActorConfig = ActorConfig()
-    rollout: ActorConfig = ActorConfig()
-
-    @model_validator(mode="after")
-    def trained_roles_have_one_rank(self) -> Self:
-        """Policy and critic keep their optimizer in one actor each."""
-        for role, config in (("policy", self.policy), ("critic", self.critic)):
-            if config.num_ranks != 1:
-                raise ValueError(
-                    f"actors.{role}.num_ranks={config.num_ranks}, but a trained role runs in 1 "
-                    "actor; reference, reward and rollout take more"
-                )
-        return self
-
-    @property
-    def by_role(self) -> dict[str, ActorConfig]:
-        """Role to config, in the order they start: the slowest first."""
-        return {
-            "rollout": self.rollout,
-            "policy": self.policy,
-            "critic": self.critic,
-            "reference": self.reference,
-            "reward": self.reward,
-        }
 
 
 class PPOTimeouts(Config):
