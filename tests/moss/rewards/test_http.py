@@ -75,7 +75,7 @@ def test_every_row_gets_its_own_score_in_whatever_order_they_come() -> None:
 
 
 def test_a_passing_fault_is_tried_again() -> None:
-    faults = [(500, "down", {}), (200, "no json", {}), (200, '{"scores": [{}]}', {})]
+    faults: list[Reply] = [(500, "down", {}), (200, "no json", {}), (200, '{"scores": [{}]}', {})]
 
     def answer(body: Body) -> Reply:
         return faults.pop() if faults else as_answer(scores_of(body))
