@@ -96,7 +96,12 @@ class ToolRollouts:
         self._ends = sorted(
             {renderer.end_id(section) for section in SECTIONS} | {renderer.tokenizer.eos_id}
         )
-        least = len(renderer.bridge_ids(Turn("", ""), "commands", "moss"))
+        empty = Turn("", "")
+        self._header_tokens = len(renderer.bridge_ids(empty, "inner_thoughts", "commands"))
+        least = max(
+            self._header_tokens + len(renderer.bridge_ids(empty, "commands", "moss")),
+            len(renderer.bridge_ids(empty, "inner_thoughts", "moss")),
+        )
         if least > config.max_results_tokens:
             raise ConfigError(
                 f"rollout.tools.max_results_tokens={config.max_results_tokens}, but Results "
@@ -185,11 +190,12 @@ class ToolRollouts:
     ) -> list[int]:
         """Results and the reply's header; without results where these are late or too long."""
         turn = Turn("", "", commands=commands)
+        room = self._config.max_results_tokens - self._header_tokens
         without = tuple(no_result(command) for command in commands)
         for shown in (results, without, ()):
             if shown is not None:
                 ids = self._renderer.bridge_ids(replace(turn, results=shown), "commands", "moss")
-                if len(ids) <= self._config.max_results_tokens:
+                if len(ids) <= room:
                     return ids
         raise AssertionError("Results without any result fit, as the constructor checked")
 

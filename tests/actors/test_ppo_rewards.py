@@ -62,7 +62,7 @@ def ppo_config(workspace: Path, rewards: dict[str, object]) -> TrainPPOConfig:
             "rewards": rewards,
             "rollout": {
                 "engine": "transformers",
-                "max_prompt_tokens": 40,
+                "max_prompt_tokens": 100,
                 "sampling": {"max_new_tokens": 6},
                 "tools": tools,
             },

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from moss.ppo_prompts import render_prompts
 from moss.rewards.base import PromptFacts, RewardBatch
 from moss.rollouts import Rollout, RolloutBatch, SampleRequest
 from moss.sampling import TransformersSampler
-from moss.tokenizer import MossTokenizer, add_controls, train_bpe
+from moss.tokenizer import ControlStyle, MossTokenizer, add_controls, train_bpe
 from moss.tool_rollouts import ToolRollouts, tool_call_metrics
 from moss.tools.base import FinishedCall
 from moss.tools.runner import ToolRunner, ToolTurn
@@ -82,7 +81,7 @@ class Writer:
 @pytest.fixture(scope="module", params=["special", "text"])
 def renderer(request: pytest.FixtureRequest) -> ChatRenderer:
     texts = ["Calculate 12+7. <|Results|>: <|MOSS|>: 'No result.' => 1234567890 xyz,"] * 10
-    style: Literal["special", "text"] = "special" if request.param == "special" else "text"
+    style: ControlStyle = "special" if request.param == "special" else "text"
     return ChatRenderer(add_controls(train_bpe(texts, vocab_size=280), style=style))
 
 
@@ -94,7 +93,7 @@ def runner() -> Iterator[ToolRunner]:
 
 
 def tool_config(**changes: object) -> ToolRolloutConfig:
-    return ToolRolloutConfig.model_validate({"max_rounds": 1, "max_results_tokens": 80} | changes)
+    return ToolRolloutConfig.model_validate({"max_rounds": 1, "max_results_tokens": 120} | changes)
 
 
 def sample(
@@ -216,14 +215,18 @@ def test_limits_end_a_response_and_are_never_passed(
 def test_results_that_are_too_long_are_no_result_and_the_least_must_fit(
     renderer: ChatRenderer, runner: ToolRunner
 ) -> None:
-    least = len(renderer.bridge_ids(Turn("", ""), "commands", "moss"))
-    call = [" x<eot>", ' Calculate("10**40")<eoc>', " y<eom>"]
-    (whole,), _ = sample(renderer, runner, call)
-    begin, end = whole.inserted[-1]
-    assert "1" + "0" * 40 in text_of(renderer, whole)
-    (cut,), _ = sample(
-        renderer, runner, call, config=tool_config(max_results_tokens=end - begin - 1)
+    empty = Turn("", "")
+    header = len(renderer.bridge_ids(empty, "inner_thoughts", "commands"))
+    least = max(
+        header + len(renderer.bridge_ids(empty, "commands", "moss")),
+        len(renderer.bridge_ids(empty, "inner_thoughts", "moss")),
     )
+    call = [" x<eot>", ' Calculate("10**40")<eoc>', " y<eom>"]
+    (whole,), _ = sample(renderer, runner, call, config=tool_config(max_results_tokens=300))
+    begin, end = whole.inserted[-1]
+    needed = header + end - begin
+    assert "1" + "0" * 40 in text_of(renderer, whole)
+    (cut,), _ = sample(renderer, runner, call, config=tool_config(max_results_tokens=needed - 1))
     assert "=> 'No result.'" in text_of(renderer, cut)
     (none,), _ = sample(renderer, runner, call, config=tool_config(max_results_tokens=least))
     assert "<|Results|>: None<eor>" in text_of(renderer, none)
@@ -300,9 +303,9 @@ def policy(tiny_checkpoint: Path) -> PreTrainedModel:
 def sampled(policy: PreTrainedModel, tiny_checkpoint: Path, runner: ToolRunner) -> RolloutBatch:
     """Rollouts of a real policy whose sections end where a common token falls."""
     tokenizer = MossTokenizer.load(tiny_checkpoint)
-    conversation = Conversation(META, (Turn("Calculate 12+7.", ""),))
+    conversation = Conversation(META, (Turn("?", ""),))
     rows = [{"id": str(n), "conversation": conversation.to_json()} for n in range(24)]
-    prompts = render_prompts(rows, ChatRenderer(tokenizer), max_tokens=60, seed=1, with_tools=True)
+    prompts = render_prompts(rows, ChatRenderer(tokenizer), max_tokens=70, seed=1, with_tools=True)
     sampler = TransformersSampler(policy, pad_id=tokenizer.pad_id)
     config = tool_config(max_thought_tokens=12, max_command_tokens=12, max_results_tokens=30)
     rollouts = ToolRollouts(sampler, ChatRenderer(tokenizer), runner, config)

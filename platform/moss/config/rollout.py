@@ -10,8 +10,6 @@ from moss.config.base import Config
 from moss.config.tools import ToolsConfig
 
 _STEP_TOKENS: Final = 2048
-_HEADER_TOKENS: Final = 64
-"""More than the headers of a turn's sections take in any style of control tokens."""
 
 
 class SamplingParams(Config):
@@ -48,7 +46,7 @@ class ToolRolloutConfig(ToolsConfig):
     max_thought_tokens: int = Field(64, ge=1)
     max_command_tokens: int = Field(64, ge=1)
     max_results_tokens: int = Field(256, ge=1)
-    """Of one round's Results with its headers; where they are longer, every call has no result."""
+    """Of one round's Results and all headers; where they are longer, every call has no result."""
     concurrency: int = Field(2, ge=1)
     """Responses of a rollout actor whose tools run at once."""
     timeout_s: float = Field(60.0, gt=0)
@@ -62,7 +60,7 @@ class ToolRolloutConfig(ToolsConfig):
     @property
     def max_inserted_tokens(self) -> int:
         """Tokens of a response that the policy does not write."""
-        return _HEADER_TOKENS + self.max_rounds * self.max_results_tokens if self.max_rounds else 0
+        return self.max_rounds * self.max_results_tokens
 
 
 class RolloutConfig(Config):
