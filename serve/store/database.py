@@ -36,6 +36,7 @@ BEGIN: Final = "moss_begin"
 """Execution option: the statement that begins a transaction on SQLite; empty for none."""
 TO_WRITE: Final = {BEGIN: "BEGIN IMMEDIATE"}
 """Writers take the lock first: a reader that turns writer would fail instead of waiting."""
+_LOCK_OWNER: Final = "SELECT pg_advisory_xact_lock(hashtextextended(:owner, 0))"
 _LOG = logging.getLogger(__name__)
 
 
@@ -83,18 +84,29 @@ class Database:
         Raises:
             StoreUnavailableError: the database does not answer in time.
         """
-        with answering(), Session(self.engine) as session:
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with (
+            answering(),
+            self.engine.connect().execution_options(**options) as connection,
+            Session(connection) as session,
+        ):
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
-        """A session whose changes are committed together, or not at all; errors as `reading`."""
+    def writing(self, owner: str | None = None) -> Iterator[Session]:
+        """A session whose changes are committed together, or not at all; errors as `reading`.
+
+        Args:
+            owner: hold off other writers of this user who name them too; None for no one.
+        """
         with (
             answering(),
             self.engine.connect().execution_options(**TO_WRITE) as connection,
             Session(connection) as session,
             session.begin(),
         ):
+            if owner is not None and not self.is_sqlite:  # SQLite has one writer at a time
+                session.execute(text(_LOCK_OWNER), {"owner": owner})
             yield session
 
     def check(self) -> None:

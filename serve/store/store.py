@@ -59,7 +59,7 @@ class Store:
             replaces: id of the turn beside which this one begins a branch (regenerate, edit); the
                 path through the new turn is the one that is shown from then on.
         """
-        with self._database.writing() as session:
+        with self._database.writing(owner) as session:
             return turns.add_turn(session, owner, conversation_id, turn, replaces=replaces)
 
     def turns(
@@ -113,7 +113,7 @@ class Store:
 
     def record_consent(self, owner: str, consent: Consent, version: int = CONSENT_VERSION) -> int:
         """Write a decision; number of earlier turns whose consent it lowered."""
-        with self._database.writing() as session:
+        with self._database.writing(owner) as session:
             at = turns.now()
             return consents.record_consent(session, owner, consent, version, recorded_at=at)
 
@@ -133,7 +133,7 @@ class Store:
 
     def delete_owner(self, owner: str) -> Deleted:
         """Delete all that the store has of a user."""
-        with self._database.writing() as session:
+        with self._database.writing(owner) as session:
             deleted = deletion.delete_owner(session, owner)
         self._database.empty_log()
         return deleted

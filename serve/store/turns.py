@@ -134,7 +134,7 @@ def path(
     ids: list[str] = []
     while leaf is not None:
         ids.append(leaf)
-        leaf = parents[leaf]
+        leaf = parents.get(leaf)
     children: dict[str | None, list[str]] = {}
     for turn_id, parent in parents.items():
         children.setdefault(parent, []).append(turn_id)

@@ -305,3 +305,20 @@ def test_concurrent_writers_lose_nothing_and_make_one_line_of_turns(store: Store
         assert len(list(new)) == len(list(line)) == 30
     assert sum(len(store.conversations(f"u{n}")) for n in range(3)) == 30
     assert sorted(prompts(store, shared)) == sorted(["first", *(f"p{n}" for n in range(30))])
+
+
+def test_no_turn_slips_past_a_withdrawal_that_runs_beside_it(store: Store) -> None:
+    agreed = replace(TURN, consent="improve")
+    store.record_consent("ann", "improve")
+    with ThreadPoolExecutor(8) as pool:
+        writes = [
+            pool.submit(store.add_turn, "ann", None, agreed, replaces=None) for _ in range(20)
+        ]
+        withdrawal = pool.submit(store.record_consent, "ann", "none")
+        writes += [
+            pool.submit(store.add_turn, "ann", None, agreed, replaces=None) for _ in range(20)
+        ]
+        for item in (*writes, withdrawal):
+            item.result()
+    assert len(store.conversations("ann")) == 40
+    assert store.consented_prompts() == []
