@@ -121,6 +121,24 @@ def test_sqlite_files_hold_no_deleted_text_after_any_mix_of_writes_and_deletions
     store.close()
 
 
+def test_a_large_sqlite_file_is_rewritten_by_the_daily_upkeep_and_only_if_it_is_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(f"sqlite:///{tmp_path}/data/chat.sqlite")
+    store.settle()
+    conversation_id = leave_traces(store, ENGLISH)
+    monkeypatch.setattr("serve.store.database.REWRITE_AT_ONCE_BYTES", 0)
+    store.delete_conversation("ann", conversation_id)
+    before = (tmp_path / "data" / "chat.sqlite").stat().st_size
+    store.settle()
+    after = (tmp_path / "data" / "chat.sqlite").stat().st_size
+    assert after < before  # free pages are gone, so it was rewritten
+    assert holds(sqlite_bytes(tmp_path / "data")) == []
+    monkeypatch.setattr(store._database, "compact", None)
+    store.settle()  # nothing is owed any more
+    store.close()
+
+
 def test_a_reader_in_the_way_delays_the_emptying_of_the_log_to_the_next_deletion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
