@@ -177,6 +177,12 @@ def test_a_recorded_decision_bounds_the_consent_of_later_turns(store: Store) -> 
     assert (last.consent, last.version) == ("improve", 1)
 
 
+def test_a_turn_carries_the_version_of_the_text_that_its_user_agreed_to(store: Store) -> None:
+    store.record_consent("ann", "improve", version=7)
+    store.add_turn("ann", None, replace(TURN, consent="improve", consent_version=8), replaces=None)
+    assert [row.consent_version for row in store.consented_prompts()] == [7]
+
+
 def test_a_withdrawal_counts_for_the_turns_that_are_there_and_is_not_undone(store: Store) -> None:
     for owner in ("ann", "bob"):
         store.add_turn(owner, None, replace(TURN, consent="improve_with_replies"), replaces=None)
@@ -318,7 +324,8 @@ def test_no_turn_slips_past_a_withdrawal_that_runs_beside_it(store: Store) -> No
         writes += [
             pool.submit(store.add_turn, "ann", None, agreed, replaces=None) for _ in range(20)
         ]
-        for item in (*writes, withdrawal):
-            item.result()
+        withdrawal.result()
+        for write in writes:
+            write.result()
     assert len(store.conversations("ann")) == 40
     assert store.consented_prompts() == []
