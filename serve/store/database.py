@@ -30,6 +30,8 @@ BUSY_TIMEOUT_S: Final = 5
 """Longest wait for a lock, on either database."""
 REWRITE_AT_ONCE_BYTES: Final = 32 << 20
 """A SQLite file up to this size is rewritten with each deletion, in a fraction of a second."""
+OWE_REWRITE: Final = "PRAGMA user_version = 1"
+"""Written into a SQLite file that may hold text in no row, until it is rewritten."""
 _STATEMENT_TIMEOUT_S: Final = 15
 _CONNECT_TIMEOUT_S: Final = 3
 _POOL_TIMEOUT_S: Final = 5
@@ -141,7 +143,7 @@ class Database:
         if not self.is_sqlite:
             return
         with answering(), self._autocommit() as connection:
-            connection.exec_driver_sql("PRAGMA user_version = 1")  # a rewriting is owed
+            connection.exec_driver_sql(OWE_REWRITE)
             num_bytes = connection.exec_driver_sql(_SQLITE_SIZE).scalar_one()
         if num_bytes <= REWRITE_AT_ONCE_BYTES:
             try:
