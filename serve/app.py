@@ -17,7 +17,7 @@ from serve.gate import KeyGate
 from serve.history_routes import history_router
 from serve.key_limits import KeyLimits
 from serve.page_routes import page_router
-from serve.retention import daily_purge
+from serve.retention import daily_upkeep
 
 
 def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
@@ -25,7 +25,7 @@ def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with daily_purge(service):
+        async with daily_upkeep(service):
             yield
         service.store.close()
         await close_tools(service.tools)

@@ -1,4 +1,4 @@
-"""Deletes what is past its time while the service runs (`retention_days`)."""
+"""What the service does with its store once a day: delete what is past its time, settle files."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ _LOG = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def daily_purge(service: ChatService, *, every_s: float = _DAY_S) -> AsyncIterator[None]:
-    """Purge at the start of the block and then once a day, if the config sets a retention."""
-    days = service.config.retention_days
-    task = asyncio.create_task(_purge(service, days, every_s)) if days is not None else None
+async def daily_upkeep(service: ChatService, *, every_s: float = _DAY_S) -> AsyncIterator[None]:
+    """At the start of the block and then once a day, apply `retention_days`, if it is set."""
+    task = asyncio.create_task(_repeat(service, every_s))
     try:
         yield
     finally:
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        task.cancel()
+        await asyncio.wait({task})
 
 
-async def _purge(service: ChatService, days: float, every_s: float) -> None:
+async def _repeat(service: ChatService, every_s: float) -> None:
+    days = service.config.retention_days
     while True:
         wait_s = every_s
         try:
-            deleted = await asyncio.to_thread(service.store.purge, days)
-            await remove_images(service, deleted)
-            _LOG.info("retention of %g days: %d turns deleted", days, deleted.num_turns)
+            if days is not None:
+                deleted = await asyncio.to_thread(service.store.purge, days)
+                await remove_images(service, deleted)
+                _LOG.info("retention of %g days: %d turns deleted", days, deleted.num_turns)
+            await asyncio.to_thread(service.store.settle)
         except StoreUnavailableError:
             wait_s = min(_RETRY_S, every_s)
         await asyncio.sleep(wait_s)

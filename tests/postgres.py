@@ -79,7 +79,7 @@ class Server:
         place = f"host=127.0.0.1 port={self.port} user=moss dbname=postgres"
         with psycopg.connect(place, autocommit=True) as connection:
             for statement in statements:
-                connection.execute(statement)  # type: ignore[arg-type]
+                connection.execute(statement)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The connection to SQLite or Postgres: settings, timeouts, transactions, and what fails how.
 
-Text that a user deletes must leave the files too. SQLite overwrites freed space with zeros
-(`secure_delete`), and its write-ahead log, which still holds the old pages, is emptied after each
-deletion. Postgres keeps deleted rows in its files until `compact` rewrites the tables.
+Text that a user deletes must leave the files too. SQLite overwrites what it deletes with zeros
+(`secure_delete`), but not the copies that it left behind when it moved rows between pages, nor the
+old pages in its write-ahead log. So a deletion rewrites the file, where that is quick, and empties
+the log. Postgres keeps deleted rows in its files until `compact` rewrites the tables.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from serve.store.tables import Base
 PASSWORD_ENV: Final = "PGPASSWORD"
 BUSY_TIMEOUT_S: Final = 5
 """Longest wait for a lock, on either database."""
+REWRITE_AT_ONCE_BYTES: Final = 32 << 20
+"""A SQLite file up to this size is rewritten with each deletion, in a fraction of a second."""
+OWE_REWRITE: Final = "PRAGMA user_version = 1"
+"""Written into a SQLite file that may hold text in no row, until it is rewritten."""
 _STATEMENT_TIMEOUT_S: Final = 15
 _CONNECT_TIMEOUT_S: Final = 3
 _POOL_TIMEOUT_S: Final = 5
@@ -36,6 +41,8 @@ BEGIN: Final = "moss_begin"
 """Execution option: the statement that begins a transaction on SQLite; empty for none."""
 TO_WRITE: Final = {BEGIN: "BEGIN IMMEDIATE"}
 """Writers take the lock first: a reader that turns writer would fail instead of waiting."""
+_SQLITE_SIZE: Final = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+_LOCK_OWNER: Final = "SELECT pg_advisory_xact_lock(hashtextextended(:owner, 0))"
 _LOG = logging.getLogger(__name__)
 
 
@@ -83,18 +90,29 @@ class Database:
         Raises:
             StoreUnavailableError: the database does not answer in time.
         """
-        with answering(), Session(self.engine) as session:
+        options = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with (
+            answering(),
+            self.engine.connect().execution_options(**options) as connection,
+            Session(connection) as session,
+        ):
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Session]:
-        """A session whose changes are committed together, or not at all; errors as `reading`."""
+    def writing(self, owner: str | None = None) -> Iterator[Session]:
+        """A session whose changes are committed together, or not at all; errors as `reading`.
+
+        Args:
+            owner: hold off other writers of this user who name them too; None for no one.
+        """
         with (
             answering(),
             self.engine.connect().execution_options(**TO_WRITE) as connection,
             Session(connection) as session,
             session.begin(),
         ):
+            if owner is not None and not self.is_sqlite:  # SQLite has one writer at a time
+                session.execute(text(_LOCK_OWNER), {"owner": owner})
             yield session
 
     def check(self) -> None:
@@ -120,6 +138,29 @@ class Database:
             _LOG.warning("the chat store's log is in use and was not emptied; the next one will")
         return not busy
 
+    def forget(self) -> None:
+        """Take deleted rows out of SQLite's files: now, or with `settle` where they are large."""
+        if not self.is_sqlite:
+            return
+        with answering(), self._autocommit() as connection:
+            connection.exec_driver_sql(OWE_REWRITE)
+            num_bytes = connection.exec_driver_sql(_SQLITE_SIZE).scalar_one()
+        if num_bytes <= REWRITE_AT_ONCE_BYTES:
+            try:
+                self.compact()
+            except StoreUnavailableError:
+                _LOG.warning("the chat store is in use and was not rewritten; it will be later")
+        else:
+            self.empty_log()
+
+    def settle(self) -> None:
+        """Rewrite a SQLite file that owes it to an earlier deletion."""
+        if self.is_sqlite:
+            with answering(), self._autocommit() as connection:
+                is_owed = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+            if is_owed:
+                self.compact()
+
     def compact(self) -> None:
         """Rewrite the files without anything that was deleted; on Postgres tables are locked.
 
@@ -129,6 +170,7 @@ class Database:
         with answering(), self._autocommit() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("VACUUM")
+                connection.exec_driver_sql("PRAGMA user_version = 0")
             else:
                 connection.exec_driver_sql("SET statement_timeout = 0")
                 for table in Base.metadata.sorted_tables:

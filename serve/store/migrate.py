@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 
 import serve.migrations
 from moss.errors import ConfigError, DataError
-from serve.store.database import TO_WRITE, Database, answering
+from serve.store.database import OWE_REWRITE, TO_WRITE, Database, answering
 from serve.store.tables import Base
 
 HEAD: Final = "head"
@@ -72,6 +72,8 @@ def migrate(database: Database, to: str = HEAD) -> tuple[str | None, str | None]
             _adopt(connection, settings)
             before = _FIRST
         settings.attributes["connection"] = connection
+        if database.is_sqlite and before not in (None, target):
+            connection.exec_driver_sql(OWE_REWRITE)  # changed tables leave copies of their rows
         if _rank(target, order) < _rank(before, order):
             command.downgrade(settings, target or BASE)
         elif target is not None:

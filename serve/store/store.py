@@ -59,7 +59,7 @@ class Store:
             replaces: id of the turn beside which this one begins a branch (regenerate, edit); the
                 path through the new turn is the one that is shown from then on.
         """
-        with self._database.writing() as session:
+        with self._database.writing(owner) as session:
             return turns.add_turn(session, owner, conversation_id, turn, replaces=replaces)
 
     def turns(
@@ -91,9 +91,7 @@ class Store:
         with self._database.writing() as session:
             row = turns.owned(session, owner, conversation_id, to_write=True)
             row.title = turns.title_of(title)
-            renamed = row.title
-        self._database.empty_log()
-        return renamed
+            return row.title
 
     def rate(
         self, owner: str, turn_id: str, rating: int, reason: str = "", comment: str = ""
@@ -113,7 +111,7 @@ class Store:
 
     def record_consent(self, owner: str, consent: Consent, version: int = CONSENT_VERSION) -> int:
         """Write a decision; number of earlier turns whose consent it lowered."""
-        with self._database.writing() as session:
+        with self._database.writing(owner) as session:
             at = turns.now()
             return consents.record_consent(session, owner, consent, version, recorded_at=at)
 
@@ -121,21 +119,21 @@ class Store:
         """Delete a conversation with all its turns."""
         with self._database.writing() as session:
             deleted = deletion.delete_conversation(session, owner, conversation_id)
-        self._database.empty_log()
+        self._database.forget()
         return deleted
 
     def delete_turn(self, owner: str, turn_id: str) -> Deleted:
         """Delete a turn and all that followed it."""
         with self._database.writing() as session:
             deleted = deletion.delete_turn(session, owner, turn_id)
-        self._database.empty_log()
+        self._database.forget()
         return deleted
 
     def delete_owner(self, owner: str) -> Deleted:
         """Delete all that the store has of a user."""
-        with self._database.writing() as session:
+        with self._database.writing(owner) as session:
             deleted = deletion.delete_owner(session, owner)
-        self._database.empty_log()
+        self._database.forget()
         return deleted
 
     def purge(self, retention_days: float) -> Deleted:
@@ -149,8 +147,12 @@ class Store:
             num_turns += batch.num_turns
             images |= set(batch.images)
         if num_turns:
-            self._database.empty_log()
+            self._database.forget()
         return Deleted(num_turns, tuple(sorted(images)))
+
+    def settle(self) -> None:
+        """Rewrite a SQLite file that is too large to be rewritten with each deletion."""
+        self._database.settle()
 
     def compact(self) -> None:
         """Rewrite the database's files without deleted text; see `Database.compact`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import ForeignKey, Integer, String, Text
+from sqlalchemy import ForeignKey, Integer, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 MAX_TITLE_CHARS: Final = 60
@@ -26,7 +26,7 @@ class ConversationRow(Base):
     owner: Mapped[str] = mapped_column(String(64), index=True)
     title: Mapped[str] = mapped_column(String(MAX_TITLE_CHARS))
     created_at: Mapped[str] = mapped_column(String(32), index=True)
-    updated_at: Mapped[str] = mapped_column(String(32), index=True, server_default="")
+    updated_at: Mapped[str] = mapped_column(String(32), index=True, server_default=text("''"))
     """Of its newest turn; retention counts from here."""
     head_id: Mapped[str | None] = mapped_column(String(32))
     """Last turn of the path that is shown."""

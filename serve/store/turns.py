@@ -107,12 +107,13 @@ def add_turn(
     last = session.scalar(
         select(func.max(TurnRow.position)).where(TurnRow.conversation_id == conversation.id)
     )
-    decided = last_consent(session, owner)
-    consent = turn.consent if decided is None else at_most(turn.consent, decided.consent)
+    consent, consent_version = turn.consent, turn.consent_version
+    if (decided := last_consent(session, owner)) is not None:
+        consent, consent_version = at_most(consent, decided.consent), decided.version
     row = TurnRow(
         id=turn.id or uuid.uuid4().hex, conversation_id=conversation.id, parent_id=parent_id,
         position=0 if last is None else last + 1, created_at=now(), model=turn.model,
-        model_version=turn.model_version, consent=consent, consent_version=turn.consent_version,
+        model_version=turn.model_version, consent=consent, consent_version=consent_version,
         withdrawn_at=None, prompt=storable(turn.prompt), sections=storable(turn.sections),
         extras=storable(turn.extras),
     )  # fmt: skip
@@ -134,7 +135,7 @@ def path(
     ids: list[str] = []
     while leaf is not None:
         ids.append(leaf)
-        leaf = parents[leaf]
+        leaf = parents.get(leaf)
     children: dict[str | None, list[str]] = {}
     for turn_id, parent in parents.items():
         children.setdefault(parent, []).append(turn_id)

@@ -211,16 +211,16 @@ async def test_deleted_text_is_in_no_log(make: Make, caplog: pytest.LogCaptureFi
 
 
 async def test_what_is_past_its_time_goes_while_the_service_runs(make: Make) -> None:
-    from serve.retention import daily_purge
+    from serve.retention import daily_upkeep
 
     client, service, _ = make()
     client.cookies.set("moss_user", "a" * 64)
     await ask(client, "old")
-    async with daily_purge(service):
+    async with daily_upkeep(service):
         pass
     assert len((await client.get("/app/conversations")).json()) == 1  # no retention is set
     service.config = service.config.model_copy(update={"retention_days": 1e-9})
-    async with daily_purge(service):
+    async with daily_upkeep(service):
         for _ in range(100):
             if not (await client.get("/app/conversations")).json():
                 return

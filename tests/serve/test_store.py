@@ -177,6 +177,12 @@ def test_a_recorded_decision_bounds_the_consent_of_later_turns(store: Store) -> 
     assert (last.consent, last.version) == ("improve", 1)
 
 
+def test_a_turn_carries_the_version_of_the_text_that_its_user_agreed_to(store: Store) -> None:
+    store.record_consent("ann", "improve", version=7)
+    store.add_turn("ann", None, replace(TURN, consent="improve", consent_version=8), replaces=None)
+    assert [row.consent_version for row in store.consented_prompts()] == [7]
+
+
 def test_a_withdrawal_counts_for_the_turns_that_are_there_and_is_not_undone(store: Store) -> None:
     for owner in ("ann", "bob"):
         store.add_turn(owner, None, replace(TURN, consent="improve_with_replies"), replaces=None)
@@ -305,3 +311,21 @@ def test_concurrent_writers_lose_nothing_and_make_one_line_of_turns(store: Store
         assert len(list(new)) == len(list(line)) == 30
     assert sum(len(store.conversations(f"u{n}")) for n in range(3)) == 30
     assert sorted(prompts(store, shared)) == sorted(["first", *(f"p{n}" for n in range(30))])
+
+
+def test_no_turn_slips_past_a_withdrawal_that_runs_beside_it(store: Store) -> None:
+    agreed = replace(TURN, consent="improve")
+    store.record_consent("ann", "improve")
+    with ThreadPoolExecutor(8) as pool:
+        writes = [
+            pool.submit(store.add_turn, "ann", None, agreed, replaces=None) for _ in range(20)
+        ]
+        withdrawal = pool.submit(store.record_consent, "ann", "none")
+        writes += [
+            pool.submit(store.add_turn, "ann", None, agreed, replaces=None) for _ in range(20)
+        ]
+        withdrawal.result()
+        for write in writes:
+            write.result()
+    assert len(store.conversations("ann")) == 40
+    assert store.consented_prompts() == []

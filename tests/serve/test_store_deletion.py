@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import MetaData, create_engine, select
+from sqlalchemy import MetaData, create_engine, select, text
 
 from moss.chat import Conversation, Turn
 from moss.meta_instruction import MetaInstruction
 from serve.store import Store, StoredTurn
+from serve.store.database import Database, store_url
+from serve.store.migrate import migrate
 
 META = MetaInstruction("tiny", False, frozenset())
 ENGLISH, CHINESE = "unforgettable-secret-4711", "难忘的秘密四七一一"
 
 
-def turn_of(text: str, length: int = 1) -> StoredTurn:
-    sections = Conversation(META, (Turn(human=text * length, moss=f"reply {text}"),)).to_json()
-    return StoredTurn(prompt=text * length, sections=sections, model="m", model_version="v")
+def turn_of(words: str, length: int = 1) -> StoredTurn:
+    sections = Conversation(META, (Turn(human=words * length, moss=f"reply {words}"),)).to_json()
+    return StoredTurn(prompt=words * length, sections=sections, model="m", model_version="v")
 
 
 def leave_traces(store: Store, text: str) -> str:
@@ -119,6 +121,40 @@ def test_sqlite_files_hold_no_deleted_text_after_any_mix_of_writes_and_deletions
         alive[str(found)] = text
     assert len(dead) > 20
     store.close()
+
+
+def test_a_large_sqlite_file_is_rewritten_by_the_daily_upkeep_and_only_if_it_is_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(f"sqlite:///{tmp_path}/data/chat.sqlite")
+    store.settle()
+    conversation_id = leave_traces(store, ENGLISH)
+    monkeypatch.setattr("serve.store.database.REWRITE_AT_ONCE_BYTES", 0)
+    store.delete_conversation("ann", conversation_id)
+    before = (tmp_path / "data" / "chat.sqlite").stat().st_size
+    store.settle()
+    after = (tmp_path / "data" / "chat.sqlite").stat().st_size
+    assert after < before  # free pages are gone, so it was rewritten
+    assert holds(sqlite_bytes(tmp_path / "data")) == []
+    monkeypatch.setattr(store._database, "compact", None)
+    store.settle()  # nothing is owed any more
+    store.close()
+
+
+def test_what_a_migration_leaves_of_old_text_is_rewritten_too(tmp_path: Path) -> None:
+    database = Database(store_url(f"{tmp_path}/data/chat.sqlite", {}))
+    migrate(database)
+    store = Store(f"{tmp_path}/data/chat.sqlite")
+    leave_traces(store, ENGLISH)
+    migrate(database, "0001")
+    with database.writing() as session:
+        session.execute(text("DELETE FROM turn"))
+        session.execute(text("DELETE FROM conversation"))
+    migrate(database)
+    store.settle()
+    assert holds(sqlite_bytes(tmp_path / "data")) == []
+    store.close()
+    database.close()
 
 
 def test_a_reader_in_the_way_delays_the_emptying_of_the_log_to_the_next_deletion(

@@ -32,7 +32,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 def execute(database: Database, statement: str, **values: object) -> list[tuple[object, ...]]:
     with database.writing() as session:
-        result = session.execute(text(statement), values)
+        result = session.connection().execute(text(statement), values)
         return [tuple(row) for row in result] if result.returns_rows else []
 
 

@@ -85,7 +85,8 @@ async def test_an_answer_is_kept_once_though_postgres_restarts_while_it_is_made(
     postgres.sql("CREATE DATABASE restart")
     store = Store(postgres.url("restart"))
     client = make(store)
-    write, losses = store.add_turn, []
+    write = store.add_turn
+    losses: list[tuple[str, str]] = []
 
     def written_but_not_told(*args: Any, **kw: Any) -> tuple[str, str]:
         ids = write(*args, **kw)

@@ -13,6 +13,7 @@ revision = "0002"
 down_revision = "0001"
 
 _BATCH_ROWS = 500
+_EMPTY = sa.text("''")
 _LINEAR_PARENT = """
     UPDATE turn SET parent_id = (
         SELECT earlier.id FROM turn AS earlier
@@ -49,7 +50,9 @@ _RATINGS_BACK = """
 def upgrade() -> None:
     """Add what is new, fill it from what is there, drop what moved."""
     time = sa.String(32)
-    op.add_column("conversation", sa.Column("updated_at", time, nullable=False, server_default=""))
+    op.add_column(
+        "conversation", sa.Column("updated_at", time, nullable=False, server_default=_EMPTY)
+    )
     op.add_column("conversation", sa.Column("head_id", sa.String(32)))
     op.create_index("ix_conversation_updated_at", "conversation", ["updated_at"])
     op.add_column("turn", sa.Column("parent_id", sa.String(32)))
@@ -124,7 +127,9 @@ def _fill_images() -> None:
 def downgrade() -> None:
     """Bring ratings back into the turn's row; drop the tables that only the new code reads."""
     op.add_column("turn", sa.Column("rating", sa.Integer, nullable=False, server_default="0"))
-    op.add_column("turn", sa.Column("rating_reason", sa.Text, nullable=False, server_default=""))
+    op.add_column(
+        "turn", sa.Column("rating_reason", sa.Text, nullable=False, server_default=_EMPTY)
+    )
     op.execute(_RATINGS_BACK)
     op.drop_table("turn_image")
     op.drop_table("feedback")
