@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,6 @@ from moss.muon import ClippedMuon
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-T = TypeVar("T")
 _TAG = "engine"
 
 
@@ -131,10 +130,10 @@ class TrainingEngine:
         self.forward_backward(lambda model: compute(model) * math.nan)
         self._engine.step()
 
-    def forward(self, compute: Callable[[nn.Module], T]) -> T:
+    def forward(self, compute: Callable[[nn.Module], Tensor]) -> Tensor:
         """Run a computation without gradients, on every worker at once under ZeRO-3."""
         with torch.no_grad():
-            result: T = self._engine(compute)
+            result: Tensor = self._engine(compute)
         return result
 
     def optim_step(self, learning_rate: float) -> OptimStep:

@@ -116,6 +116,7 @@ def assert_alike(found: Result, expected: Result, *, atol: float) -> None:
     assert reports[0] == pytest.approx(reports[1], abs=10 * atol, rel=10 * atol, nan_ok=True)
     assert np.allclose(found.before, expected.before, atol=10 * atol)
     assert np.allclose(found.alone, expected.alone, atol=10 * atol)
+    assert found.probe == pytest.approx(expected.probe, abs=10 * atol)
     assert set(found.weights) == set(expected.weights)
     for name, weight in expected.weights.items():
         assert torch.allclose(found.weights[name], weight, rtol=0, atol=atol), name
