@@ -95,6 +95,9 @@ class TrainingEngine:
             optimizer=self._optimizer,
             config=_deepspeed_config(optimizer, parallel),
         )
+        if parallel.zero_stage == 0 and parallel.precision == "bf16":
+            # DeepSpeed has taken a step of zero gradients, which Adam's bias correction counts.
+            self._optimizer.state.clear()
 
     @property
     def device(self) -> torch.device:
@@ -269,9 +272,8 @@ def _build_optimizer(
             eps=config.eps,
             fused=True,
         )
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=betas, eps=config.eps, fused=True
-    )
+    # Every step sets its rate; one that DeepSpeed takes by itself at the start must decay nothing.
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
 
 
 def _deepspeed_config(optimizer: OptimizerConfig, parallel: ParallelConfig) -> dict[str, object]:
