@@ -62,15 +62,15 @@ class PolicyActor(TrainedActor):
             probe_ids: a prompt on which receivers must compute what this actor computes.
         Returns: the file, from rank 0; None from the others, which hand it their shards.
         """
-        from moss.forward import likeliest_logprob
+        from moss.forward import likeliest_logprob_tensor
         from moss.weight_files import WeightProbe, write_weights
 
-        logprob = self._learner.evaluate(lambda _: likeliest_logprob(self._model, probe_ids))
+        logprob = self._learner.evaluate(lambda _: likeliest_logprob_tensor(self._model, probe_ids))
         weights = self._weights()
         if self._learner.rank:
             return None
         return write_weights(
-            weights, folder, version=version, probe=WeightProbe(probe_ids, logprob)
+            weights, folder, version=version, probe=WeightProbe(probe_ids, float(logprob))
         )
 
     def save_checkpoint(self, folder: str) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,6 @@ from moss.muon import ClippedMuon
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-T = TypeVar("T")
 _TAG = "engine"
 
 
@@ -96,6 +95,9 @@ class TrainingEngine:
             optimizer=self._optimizer,
             config=_deepspeed_config(optimizer, parallel),
         )
+        if parallel.zero_stage == 0 and parallel.precision == "bf16":
+            # DeepSpeed has taken a step of zero gradients, which Adam's bias correction counts.
+            self._optimizer.state.clear()
 
     @property
     def device(self) -> torch.device:
@@ -131,10 +133,10 @@ class TrainingEngine:
         self.forward_backward(lambda model: compute(model) * math.nan)
         self._engine.step()
 
-    def forward(self, compute: Callable[[nn.Module], T]) -> T:
+    def forward(self, compute: Callable[[nn.Module], Tensor]) -> Tensor:
         """Run a computation without gradients, on every worker at once under ZeRO-3."""
         with torch.no_grad():
-            result: T = self._engine(compute)
+            result: Tensor = self._engine(compute)
         return result
 
     def optim_step(self, learning_rate: float) -> OptimStep:
@@ -270,9 +272,8 @@ def _build_optimizer(
             eps=config.eps,
             fused=True,
         )
-    return torch.optim.AdamW(
-        groups, lr=config.learning_rate, betas=betas, eps=config.eps, fused=True
-    )
+    # Every step sets its rate; one that DeepSpeed takes by itself at the start must decay nothing.
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.eps, fused=True)
 
 
 def _deepspeed_config(optimizer: OptimizerConfig, parallel: ParallelConfig) -> dict[str, object]:

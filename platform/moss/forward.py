@@ -52,9 +52,14 @@ def response_values(model: ValueModel, tokens_BT: Tensor, mask_BT: Tensor) -> Te
 @torch.no_grad()
 def likeliest_logprob(model: PreTrainedModel, prompt_ids: list[int]) -> float:
     """Natural-log probability of the likeliest token after a prompt, at temperature 1."""
+    return float(likeliest_logprob_tensor(model, prompt_ids))
+
+
+def likeliest_logprob_tensor(model: PreTrainedModel, prompt_ids: list[int]) -> Tensor:
+    """The same as a scalar tensor, which a sharded model's hooks ask for."""
     ids = torch.tensor([prompt_ids], device=model.device)
     logits_V = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
-    return float(torch.log_softmax(logits_V, -1).max())
+    return torch.log_softmax(logits_V, -1).max()
 
 
 def scatter_response(values_N: Tensor, mask_BT: Tensor) -> Tensor:

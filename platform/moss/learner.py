@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,6 @@ from moss.part_losses import PartLoss
 from moss.rank_rows import pick_experience, rank_groups
 from moss.rollouts import Experience, Floats, Ints, RolloutBatch
 
-T = TypeVar("T")
 _PROGRESS_FILE: Final = "learner.json"
 
 
@@ -114,7 +113,7 @@ class Learner:
         """This process's place among the ranks."""
         return self._engine.rank
 
-    def evaluate(self, compute: Callable[[nn.Module], T]) -> T:
+    def evaluate(self, compute: Callable[[nn.Module], Tensor]) -> Tensor:
         """Run a computation on the model without gradients."""
         return self._engine.forward(compute)
 

