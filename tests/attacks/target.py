@@ -55,7 +55,7 @@ class EchoEngine:
     """Echoes the last user message in every section."""
 
     renderer: ChatRenderer
-    max_positions: int = 8192
+    max_positions: int = 1 << 16
 
     async def generate(
         self, prompt_ids: list[int], params: GenerateParams
