@@ -90,7 +90,7 @@ def turn(renderer: ChatRenderer, tmp_path: Any) -> Any:
             meta_version="tiny", http=HttpConfig(), turn=TurnConfig(temperature=0)
         )
         service = ChatService(
-            engine=engine, tools=tools, renderer=renderer, store=store,  # type: ignore[arg-type]
+            engine=engine, tools=tools, renderer=renderer, store=store,
             model=ServedModel("MOSS-PAT", "digest", 1), config=config,
         )  # fmt: skip
         request = ChatRequest.model_validate(
@@ -198,7 +198,7 @@ def test_commands_outside_the_grammar_or_switches_run_nothing(
     tools = {name: SpyTool(name) for name in TOOL_NAMES}
     store = Store(f"sqlite:///{tmp_path}/chat.sqlite")
     service = ChatService(
-        engine=engine, tools=tools, renderer=renderer, store=store,  # type: ignore[arg-type]
+        engine=engine, tools=tools, renderer=renderer, store=store,
         model=ServedModel("MOSS-PAT", "digest", 1),
         config=ServeChatConfig(meta_version="tiny", turn=TurnConfig(temperature=0)),
     )  # fmt: skip
