@@ -104,7 +104,7 @@ async def _ask(
                     await answer.content.readline()
                 return "left", 0.0
             text_bytes = await answer.read()
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, ConnectionError) as error:
         load.note(f"{type(error).__name__}: {error}")
         return "broken", 1.0
     if stream and not text_bytes.rstrip().endswith(DONE):

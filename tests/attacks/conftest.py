@@ -38,9 +38,9 @@ class Target:
 
     def client(self, name: str | None = "alice") -> httpx.Client:
         headers = {"authorization": f"Bearer {key(name)}"} if name else {}
-        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=20)
+        return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
 
-    def raw(self, request: bytes, *, wait_s: float = 5.0) -> bytes:
+    def raw(self, request: bytes, *, wait_s: float = 15.0) -> bytes:
         """One answer, or what came of it until the server closed; raises if neither comes."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=wait_s) as connection:
             received = b""

@@ -39,7 +39,7 @@ MAX_BODY_BYTES = 256 * 1024
 MAX_ONGOING = 4
 TIMEOUT_S = 2.0
 """Of reading a body and of writing a piece of an answer."""
-KEYS = {
+KEYS: dict[str, dict[str, object]] = {
     "alice": {}, "bob": {}, "counting": {"tools": ["calculator"]}, "foreign": {"models": ["other"]},
     "gone": {"revoked": True}, "late": {"expires": datetime(2020, 1, 1, tzinfo=UTC)},
     "narrow": {"requests_per_minute": 1, "max_ongoing": 1},
@@ -56,7 +56,7 @@ class EchoEngine:
     """Echoes the last user message in every section."""
 
     renderer: ChatRenderer
-    max_positions: int = 8192
+    max_positions: int = 1 << 16
 
     async def generate(
         self, prompt_ids: list[int], params: GenerateParams

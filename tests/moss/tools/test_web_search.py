@@ -39,7 +39,10 @@ def test_each_provider_is_asked_and_read_in_its_own_way(provider: ProviderName) 
     assert "query" in asked
     assert ("the-key" in asked) == (provider != "searxng")
     assert read_hits(provider, SHAPES[provider], 3) == [Hit("T", "http://a.test/", "S")]
-    for odd in ({}, [], None, {"results": 1}, {"items": [1, {}]}, {"web": []}):
+    odd_answers: list[object] = [
+        {}, [], None, {"results": 1}, {"items": [1, {}]}, {"web": []}
+    ]  # fmt: skip
+    for odd in odd_answers:
         assert read_hits(provider, odd, 3) == []
 
 
