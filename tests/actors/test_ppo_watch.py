@@ -73,7 +73,7 @@ def weights_after(run: Path, iteration: int) -> dict[str, torch.Tensor]:
     """The policy in a training state."""
     (file,) = (run / "states" / f"step-{iteration:06d}" / "policy").rglob("*model_states.pt")
     module: dict[str, torch.Tensor] = torch.load(file, weights_only=False)["module"]
-    return module
+    return {name.removeprefix("model."): tensor for name, tensor in module.items()}
 
 
 def same_weights(run: Path, state: dict[str, torch.Tensor]) -> bool:
