@@ -82,7 +82,7 @@ class Store:
             return turns.conversations(session, owner, limit=limit, offset=offset)
 
     def search(self, owner: str, words: str, *, limit: int = 100) -> list[ConversationSummary]:
-        """Those whose title, questions or answers hold `words`, whatever the case of letters."""
+        """Those whose title, questions or answers hold `words`, in any case of ASCII letters."""
         with self._database.reading() as session:
             return turns.search(session, owner, words, limit=limit)
 
