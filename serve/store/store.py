@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.engine import URL
 
+from moss.errors import DataError
 from moss.meta_instruction import MetaInstruction
 from serve.store import consents, deletion, portable, turns
 from serve.store.database import Database, store_url
@@ -87,7 +88,13 @@ class Store:
             return turns.search(session, owner, words, limit=limit)
 
     def rename(self, owner: str, conversation_id: str, title: str) -> str:
-        """Give a conversation another title; the title as it is kept."""
+        """Give a conversation another title; the title as it is kept.
+
+        Raises:
+            DataError: a title of white space.
+        """
+        if not turns.title_of(title):
+            raise DataError("a title needs a character that can be seen")
         with self._database.writing() as session:
             row = turns.owned(session, owner, conversation_id, to_write=True)
             row.title = turns.title_of(title)
