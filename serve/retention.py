@@ -10,7 +10,6 @@ from typing import Final
 
 from serve.chat_service import ChatService
 from serve.history_routes import remove_images
-from serve.store import StoreUnavailableError
 
 _DAY_S: Final = 24 * 3600.0
 _RETRY_S: Final = 600.0
@@ -19,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def daily_upkeep(service: ChatService, *, every_s: float = _DAY_S) -> AsyncIterator[None]:
-    """At the start of the block and then once a day, apply `retention_days`, if it is set."""
+    """At the start of the block and once a day: apply `retention_days`, settle SQLite's file."""
     task = asyncio.create_task(_repeat(service, every_s))
     try:
         yield
@@ -38,6 +37,7 @@ async def _repeat(service: ChatService, every_s: float) -> None:
                 await remove_images(service, deleted)
                 _LOG.info("retention of %g days: %d turns deleted", days, deleted.num_turns)
             await asyncio.to_thread(service.store.settle)
-        except StoreUnavailableError:
+        except Exception:  # recorded, and tried again: nothing else would ever do this work
+            _LOG.exception("the daily upkeep of the chat store failed")
             wait_s = min(_RETRY_S, every_s)
         await asyncio.sleep(wait_s)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.engine import URL
 
+from moss.errors import DataError
 from moss.meta_instruction import MetaInstruction
 from serve.store import consents, deletion, portable, turns
 from serve.store.database import Database, store_url
@@ -82,12 +83,18 @@ class Store:
             return turns.conversations(session, owner, limit=limit, offset=offset)
 
     def search(self, owner: str, words: str, *, limit: int = 100) -> list[ConversationSummary]:
-        """Those whose title, questions or answers hold `words`, whatever the case of letters."""
+        """Those whose title, questions or answers hold `words`, in any case of ASCII letters."""
         with self._database.reading() as session:
             return turns.search(session, owner, words, limit=limit)
 
     def rename(self, owner: str, conversation_id: str, title: str) -> str:
-        """Give a conversation another title; the title as it is kept."""
+        """Give a conversation another title; the title as it is kept.
+
+        Raises:
+            DataError: a title of white space.
+        """
+        if not turns.title_of(title):
+            raise DataError("a title needs a character that can be seen")
         with self._database.writing() as session:
             row = turns.owned(session, owner, conversation_id, to_write=True)
             row.title = turns.title_of(title)

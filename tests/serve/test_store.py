@@ -142,6 +142,8 @@ def test_a_renamed_conversation_keeps_its_name(store: Store) -> None:
     assert store.conversations("ann")[0].title == "about cats and dogs"
     assert store.rename("ann", conversation_id, " 猫 " * 40) == ("猫 " * 30)[:60]
     add(store, conversation_id, "more")
+    with pytest.raises(DataError, match="title"):
+        store.rename("ann", conversation_id, " \n ")
     assert store.conversations("ann")[0].title.startswith("猫 猫")
 
 
