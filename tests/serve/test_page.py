@@ -27,7 +27,9 @@ from serve.auth import ApiKeys
 from serve.chat_service import ChatService, ServedModel
 from serve.store import CONSENT_VERSION, Store
 
-LIMITS = {"max_thought_tokens": 1000, "max_command_tokens": 1000, "max_reply_tokens": 3000}
+TURN = TurnConfig(
+    temperature=0, max_thought_tokens=1000, max_command_tokens=1000, max_reply_tokens=3000
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.browser,
@@ -76,10 +78,7 @@ class Service:
 async def serving(
     engine: Any, tools: dict[ToolName, Any], tmp_path: Path, keys: ApiKeys, **http: Any
 ) -> AsyncIterator[Service]:
-    config = ServeChatConfig(
-        meta_version="tiny", turn=TurnConfig(temperature=0, **LIMITS),
-        http=HttpConfig(**http),
-    )  # fmt: skip
+    config = ServeChatConfig(meta_version="tiny", turn=TURN, http=HttpConfig(**http))
     store = Store(f"sqlite:///{tmp_path}/chat.sqlite")
     chat = ChatService(
         engine=engine, tools=tools, renderer=engine.renderer, store=store,
@@ -350,12 +349,9 @@ async def test_nothing_that_reaches_the_page_becomes_markup(
 async def test_text_that_is_nested_too_deeply_is_shown_as_it_is(
     page: Any, service: Service
 ) -> None:
-    service.engine.script |= {"inner_thoughts": " None", "commands": " None", "moss": ">" * 2900}
+    service.engine.script |= {"inner_thoughts": " None", "commands": " None", "moss": ">" * 400}
     exchange = await asked(page, "Quote")
-    assert len(await exchange.locator(".reply").inner_text()) in (0, 2900)
-    service.engine.script["moss"] = " Fine."
-    await asked(page, "And now?")
-    await page.locator(".reply", has_text="Fine.").wait_for()
+    assert await exchange.locator(".reply").inner_text() == ">" * 400
 
 
 async def test_consent_is_none_until_given_and_travels_with_each_turn(
