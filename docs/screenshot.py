@@ -33,7 +33,7 @@ def take(url: str, executable: str) -> bytes:
         page.locator(".entry").first.wait_for()
         page.mouse.move(0, 0)
         page.wait_for_timeout(500)  # the last animation has ended
-        picture = page.screenshot()
+        picture: bytes = page.screenshot()
         browser.close()
     return picture
 

@@ -25,9 +25,7 @@ _MEDIA_TYPES: Final = {
     ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain"
 }  # fmt: skip
 _FILES: Final = {
-    file.name: _MEDIA_TYPES[file.suffix]
-    for file in WEB.glob("*")
-    if file.suffix in _MEDIA_TYPES
+    file.name: _MEDIA_TYPES[file.suffix] for file in WEB.glob("*") if file.suffix in _MEDIA_TYPES
 }
 
 
