@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 PROMPTS = ("What is the capital of France?", "What is 37*43+5?")
-SIZE = {"width": 1200, "height": 760}
+SIZE = {"width": 1200, "height": 810}
 TIMEOUT_MS = 60_000
 MAX_BYTES = 150_000
 
@@ -33,7 +33,7 @@ def take(url: str, executable: str) -> bytes:
         page.locator(".entry").first.wait_for()
         page.mouse.move(0, 0)
         page.wait_for_timeout(500)  # the last animation has ended
-        picture = page.screenshot()
+        picture: bytes = page.screenshot()
         browser.close()
     return picture
 

@@ -28,7 +28,9 @@ from serve.chat_service import ChatService
 from serve.store import CONSENT_VERSION, Store
 from tests.serve.serving import one_model
 
-LIMITS = {"max_thought_tokens": 1000, "max_command_tokens": 1000, "max_reply_tokens": 3000}
+TURN = TurnConfig(
+    temperature=0, max_thought_tokens=1000, max_command_tokens=1000, max_reply_tokens=3000
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.browser,
@@ -77,10 +79,7 @@ class Service:
 async def serving(
     engine: Any, tools: dict[ToolName, Any], tmp_path: Path, keys: ApiKeys, **http: Any
 ) -> AsyncIterator[Service]:
-    config = ServeChatConfig(
-        meta_version="tiny", turn=TurnConfig(temperature=0, **LIMITS),
-        http=HttpConfig(**http),
-    )  # fmt: skip
+    config = ServeChatConfig(meta_version="tiny", turn=TURN, http=HttpConfig(**http))
     store = Store(f"sqlite:///{tmp_path}/chat.sqlite")
     chat = ChatService(
         models=one_model(engine, engine.renderer), tools=tools, store=store, config=config,
@@ -233,7 +232,8 @@ async def test_citations_lead_to_their_sources(
     service.engine.script |= {"commands": ' Search("Paris")', "moss": " Paris.<sup><|2|></sup>"}
     exchange = await asked(page, "Where?")
     await exchange.get_by_role("button", name="Source 2: Seine").click()
-    assert await page.evaluate("document.activeElement.innerText") == "2\nSeine corpus-7\nA river."
+    reached = await page.evaluate("document.activeElement.innerText")
+    assert reached.split() == ["2", "Seine", "corpus-7", "A", "river."]
     link = exchange.get_by_role("link", name="Paris")
     assert await link.get_attribute("href") == "https://en.example.org/paris"
     assert await link.get_attribute("rel") == "noopener noreferrer nofollow"
@@ -350,12 +350,9 @@ async def test_nothing_that_reaches_the_page_becomes_markup(
 async def test_text_that_is_nested_too_deeply_is_shown_as_it_is(
     page: Any, service: Service
 ) -> None:
-    service.engine.script |= {"inner_thoughts": " None", "commands": " None", "moss": ">" * 2900}
+    service.engine.script |= {"inner_thoughts": " None", "commands": " None", "moss": ">" * 400}
     exchange = await asked(page, "Quote")
-    assert len(await exchange.locator(".reply").inner_text()) in (0, 2900)
-    service.engine.script["moss"] = " Fine."
-    await asked(page, "And now?")
-    await page.locator(".reply", has_text="Fine.").wait_for()
+    assert await exchange.locator(".reply").inner_text() == ">" * 400
 
 
 async def test_consent_is_none_until_given_and_travels_with_each_turn(

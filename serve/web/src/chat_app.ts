@@ -76,7 +76,7 @@ export class ChatApp extends Library {
   continueAnswer(turn: Turn): Promise<void> {
     const { continuePrompt, continueFrom } = this.words;
     if (turn.isStored) return this.ask(continuePrompt);
-    return this.ask(`${continueFrom}\n\n> ${turn.reply.slice(-1500).replaceAll("\n", "\n> ")}`);
+    return this.ask(`${continueFrom}\n\n> ${turn.reply.slice(-1500).trim().replaceAll("\n", "\n> ")}`);
   }
 
   stop(): void {

@@ -55,16 +55,19 @@ marked.use({ extensions: [citation, displayMaths, inlineMaths] });
 
 type MarkdownProps = { text: string; cite: Cite };
 
-/** Markdown, or the plain text where it is nested so deeply that it cannot be drawn. */
-export class Markdown extends Component<MarkdownProps, { tooDeep: string | null }> {
-  override state = { tooDeep: null };
+/** Quotes and lists inside each other to a depth that nobody writes and that takes long to draw. */
+const TOO_DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){24}/m;
+
+/** Markdown, or the plain text where that cannot be drawn. */
+export class Markdown extends Component<MarkdownProps, { failed: string | null }> {
+  override state = { failed: null };
 
   override componentDidCatch(): void {
-    this.setState({ tooDeep: this.props.text });
+    this.setState({ failed: this.props.text });
   }
 
   override render({ text, cite }: MarkdownProps): VNode {
-    if (this.state.tooDeep === text) return <div class="prose is-plain" dir="auto">{text}</div>;
+    if (this.state.failed === text || TOO_DEEP.test(text)) return <div class="prose is-plain" dir="auto">{text}</div>;
     return <Drawn text={text} cite={cite} />;
   }
 }

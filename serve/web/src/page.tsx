@@ -26,6 +26,14 @@ export function Page() {
     PHONE.addEventListener("change", close);
     return () => PHONE.removeEventListener("change", close);
   }, []);
+  useEffect(() => {
+    if (!isMenuOpen) return undefined;
+    const onKeyDown = (event: KeyboardEvent) => {
+      if (event.key === "Escape" && !document.querySelector("dialog[open]")) closeMenu();
+    };
+    document.addEventListener("keydown", onKeyDown);
+    return () => document.removeEventListener("keydown", onKeyDown);
+  }, [isMenuOpen]);
   useShortcuts(() => setMenuOpen(PHONE.matches));
   return (
     <>

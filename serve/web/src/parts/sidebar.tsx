@@ -19,10 +19,7 @@ export function Sidebar({ isOpen, onClose }: { isOpen: boolean; onClose: () => v
     if (isOpen) close.current?.querySelector("button")?.focus();
   }, [isOpen]);
   return (
-    <aside
-      id="sidebar" class={isOpen ? "sidebar is-open" : "sidebar"} aria-label={words.history}
-      onKeyDown={(event) => { if (event.key === "Escape" && isOpen) onClose(); }}
-    >
+    <aside id="sidebar" class={isOpen ? "sidebar is-open" : "sidebar"} aria-label={words.history}>
       <div class="brand" ref={close}>
         <img src="/static/icon.svg" alt="" width="26" height="26" /><span>MOSS</span>
         <IconButton icon="close" label={words.closeMenu} class="only-phone" onClick={onClose} />

@@ -3,6 +3,7 @@
 import { useState } from "preact/hooks";
 import { useWords } from "../state";
 import type { Call, Turn } from "../types";
+import type { Words } from "../words";
 import { Icon, iconOfApi, type IconName } from "./icon";
 
 export function Steps({ turn }: { turn: Turn }) {
@@ -34,7 +35,7 @@ function Thoughts({ text }: { text: string }) {
 function CallStep({ call, turn }: { call: Call; turn: Turn }) {
   const words = useWords();
   const state = { running: words.running, done: words.finished, failed: words.noResult, dropped: words.dropped }[call.state];
-  const value = shortValue(call, turn, words.sourcesFound);
+  const value = shortValue(call, turn, words);
   const mark: IconName | null = { running: null, done: "check", failed: "cross", dropped: "blocked" }[call.state] as IconName | null;
   const title = (
     <>
@@ -72,11 +73,11 @@ const quoted = (argument: string) => JSON.stringify(argument);
 const seconds = (value: number) => (value < 0.1 ? `${Math.max(1, Math.round(value * 1000))} ms` : `${value.toFixed(1)} s`);
 
 /** A result that fits the line; searches say how many sources they found. */
-function shortValue(call: Call, turn: Turn, sources: string): string {
+function shortValue(call: Call, turn: Turn, words: Words): string {
   if (call.state !== "done") return "";
   if (call.api === "Search") {
     const found = call.text.match(/^<\|\d+\|>/gm)?.length ?? turn.references.length;
-    return found ? `${found} ${sources}` : "";
+    return found ? `${found} ${found === 1 ? words.sourceFound : words.sourcesFound}` : "";
   }
   const value = call.text.replace(/^'(.*)'$/s, "$1").trim();
   return value.length <= 48 && !value.includes("\n") ? value : "";
