@@ -15,6 +15,7 @@ from moss.lineage import shared_folder
 from moss.ppo_prompts import PromptSet, render_prompts
 from moss.rewards.combined import check_functions
 from moss.tokenizer import MossTokenizer
+from moss.tool_rollouts import check_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ def load_inputs(config: TrainPPOConfig) -> PPOInputs:
 
     Raises:
         DataError: a checkpoint or the prompts are missing or unusable.
-        ConfigError: a reward function does not import, or prompt and response do not fit the
-            model's positions.
+        ConfigError: a reward function does not import, tool results have no room, or prompt and
+            response do not fit the model's positions.
     """
     policy = shared_folder(f"{config.run_path(config.policy)}/checkpoint")
     preference_model = shared_folder(f"{config.run_path(config.preference_model)}/checkpoint")
@@ -48,6 +49,8 @@ def load_inputs(config: TrainPPOConfig) -> PPOInputs:
     check_functions(config.rewards)
     tokenizer = MossTokenizer.load(policy)
     renderer = ChatRenderer(tokenizer)
+    if config.rollout.tools.max_rounds:
+        check_room(renderer, config.rollout.tools)
     rows = storage.read_rows(
         storage.join(config.run_path(config.prompts), "data", "prompts.parquet")
     )

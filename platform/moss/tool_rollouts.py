@@ -81,7 +81,7 @@ class ToolRollouts:
     """Samples responses section by section, over any sampler.
 
     Raises (constructor):
-        ConfigError: `max_results_tokens` holds not even the section's headers.
+        ConfigError: `max_results_tokens` holds not even the headers.
     """
 
     def __init__(
@@ -96,17 +96,7 @@ class ToolRollouts:
         self._ends = sorted(
             {renderer.end_id(section) for section in SECTIONS} | {renderer.tokenizer.eos_id}
         )
-        empty = Turn("", "")
-        self._header_tokens = len(renderer.bridge_ids(empty, "inner_thoughts", "commands"))
-        least = max(
-            self._header_tokens + len(renderer.bridge_ids(empty, "commands", "moss")),
-            len(renderer.bridge_ids(empty, "inner_thoughts", "moss")),
-        )
-        if least > config.max_results_tokens:
-            raise ConfigError(
-                f"rollout.tools.max_results_tokens={config.max_results_tokens}, but Results "
-                f"without any result take {least} tokens; raise it"
-            )
+        self._header_tokens = check_room(renderer, config)
 
     def generate(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[Rollout]:
         """One response per request, in order.
@@ -198,6 +188,26 @@ class ToolRollouts:
                 if len(ids) <= room:
                     return ids
         raise AssertionError("Results without any result fit, as the constructor checked")
+
+
+def check_room(renderer: ChatRenderer, config: ToolRolloutConfig) -> int:
+    """Tokens of the Commands header between thoughts and commands.
+
+    Raises:
+        ConfigError: `max_results_tokens` holds not even the headers.
+    """
+    empty = Turn("", "")
+    header = len(renderer.bridge_ids(empty, "inner_thoughts", "commands"))
+    least = max(
+        header + len(renderer.bridge_ids(empty, "commands", "moss")),
+        len(renderer.bridge_ids(empty, "inner_thoughts", "moss")),
+    )
+    if least > config.max_results_tokens:
+        raise ConfigError(
+            f"rollout.tools.max_results_tokens={config.max_results_tokens}, but Results "
+            f"without any result take {least} tokens; raise it"
+        )
+    return header
 
 
 def _finished(draft: _Draft, version: int) -> Rollout:

@@ -46,7 +46,7 @@ def ppo_config(workspace: Path, rewards: dict[str, object]) -> TrainPPOConfig:
         "max_rounds": 1,
         "max_thought_tokens": 2,
         "max_command_tokens": 4,
-        "max_results_tokens": 10,
+        "max_results_tokens": 20,
     }
     return TrainPPOConfig.model_validate(
         {
@@ -62,7 +62,7 @@ def ppo_config(workspace: Path, rewards: dict[str, object]) -> TrainPPOConfig:
             "rewards": rewards,
             "rollout": {
                 "engine": "transformers",
-                "max_prompt_tokens": 100,
+                "max_prompt_tokens": 90,
                 "sampling": {"max_new_tokens": 6},
                 "tools": tools,
             },
