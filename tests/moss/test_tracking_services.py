@@ -58,7 +58,10 @@ def log_twice(config: TrackingConfig, folder: str) -> None:
             tracker.log_text(steps[-1], "rollout/samples", "| a |")
 
 
-def test_mlflow_has_one_run_with_every_step(tmp_path: Path) -> None:
+def test_mlflow_has_one_run_with_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a store without a server keeps artifacts in `mlruns` there
     tracking = pytest.importorskip("mlflow.tracking")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     log_twice(TrackingConfig(mlflow=MLflowConfig(tracking_uri=uri)), str(tmp_path))

@@ -49,9 +49,9 @@ class MonitorsConfig(Config):
     policy that was wordy or unfinished before it began trips nothing.
     """
 
-    window: int = Field(2, ge=1)
-    """Iterations whose mean is compared with the limits: damps the noise of single batches, and
-    delays an alarm by up to `window` - 1 iterations."""
+    window: int = Field(1, ge=1)
+    """Iterations whose mean is compared with the limits. More than 1 damps the noise of single
+    batches, but a KL that runs away then passes its limit by more before the run ends."""
     start_iterations: int = Field(3, ge=1)
     """First iterations, which say what the policy was like before training moved it."""
     ngram_tokens: int = Field(4, ge=1)
