@@ -110,8 +110,8 @@ def training_activation_bytes(
     """Most that one forward and backward pass of (B, T) holds besides logits.
 
     All blocks' activations, those around them (5H, and the last norm's H in bf16), and one block's
-    gradients: twice its widest tensor, F or codegen's AT. With gradient checkpointing each block keeps only its input and one
-    block at a time is computed again.
+    gradients: twice its widest tensor, F or codegen's AT. With gradient checkpointing each block
+    keeps only its input and one block at a time is computed again.
     """
     per_block = kept_per_block(model, num_tokens, parallel.precision)
     kept = model.num_layers * per_block
