@@ -129,7 +129,7 @@ def forward_activation_bytes(
     """Most that one block holds at once in a pass of (B, T) without gradients."""
     hidden, inner = model.hidden_size, model.intermediate_size
     if model.architecture == "llama":
-        per_token = 4 * hidden + 3 * inner
+        per_token = (4 + (precision == "bf16")) * hidden + 3 * inner
     else:
         # The causal mask (T); attention probabilities, of which a block also returns one copy.
         probabilities, mask = model.num_heads * num_tokens, num_tokens
