@@ -109,16 +109,17 @@ def training_activation_bytes(
 ) -> int:
     """Most that one forward and backward pass of (B, T) holds besides logits.
 
-    All blocks' activations, those around them (5H), and one block's gradients: twice its widest
-    tensor, F or codegen's AT. With gradient checkpointing each block keeps only its input and one
-    block at a time is computed again.
+    All blocks' activations, those around them (5H, and the last norm's H in bf16), and one block's
+    gradients: twice its widest tensor, F or codegen's AT. With gradient checkpointing each block
+    keeps only its input and one block at a time is computed again.
     """
     per_block = kept_per_block(model, num_tokens, parallel.precision)
     kept = model.num_layers * per_block
     if parallel.gradient_checkpointing:
         kept = model.num_layers * model.hidden_size + per_block
     scores = model.num_heads * num_tokens if model.architecture == "codegen" else 0
-    per_token = kept + 5 * model.hidden_size + 2 * max(model.intermediate_size, scores)
+    around = 5 + (parallel.precision == "bf16")
+    per_token = kept + around * model.hidden_size + 2 * max(model.intermediate_size, scores)
     return num_rows * num_tokens * per_token * element_bytes(parallel.precision)
 
 
@@ -128,14 +129,14 @@ def forward_activation_bytes(
     """Most that one block holds at once in a pass of (B, T) without gradients."""
     hidden, inner = model.hidden_size, model.intermediate_size
     if model.architecture == "llama":
-        per_token = 4 * hidden + 3 * inner
+        per_token = (4 + (precision == "bf16")) * hidden + 3 * inner
     else:
         # The causal mask (T); attention probabilities, of which a block also returns one copy.
         probabilities, mask = model.num_heads * num_tokens, num_tokens
         in_mlp = 5 * hidden + 4 * inner + 2 * probabilities
         in_attention = 14 * hidden + 3 * probabilities
         if precision == "bf16":  # queries, keys and probabilities are in fp32
-            in_attention += 2 * hidden + 3 * probabilities
+            in_attention += 4 * hidden + 3 * probabilities
         per_token = max(in_mlp, in_attention) + mask
     return num_rows * num_tokens * per_token * element_bytes(precision)
 
