@@ -9,6 +9,7 @@ import torch
 
 from moss.chat import Conversation, Turn
 from moss.config.base import StageConfig
+from moss.config.monitors import Ceiling, MonitorsConfig
 from moss.config.ppo import PPOConfig, RolloutConfig, TrainPPOConfig
 from moss.lineage import Run
 from moss.meta_instruction import MetaInstruction
@@ -71,6 +72,8 @@ def ppo_config(
                 "vllm": {"kv_cache_gib": 0.05, "max_num_seqs": 8},
             }
         ),
+        # A random model at this learning rate runs away at once; what stops runs is tested apart.
+        monitors=MonitorsConfig(kl_nats=Ceiling(warn=None, stop=None)),
     )
 
 

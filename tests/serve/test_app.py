@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from moss.types import ToolName
 from serve.app import build_app
 from serve.auth import ApiKeys
 from serve.chat_service import ChatService
+from serve.page_routes import WEB
 from serve.store import Store
 from tests.serve.serving import one_model
 
@@ -277,13 +279,15 @@ async def test_the_page_has_a_strict_policy_and_only_its_own_files(make: Make) -
     assert "script-src 'self'" in policy
     assert "unsafe" not in policy
     assert "httponly" in page.headers["set-cookie"].lower()
-    for name in ("app.js", "text.js", "style.css", "icon.svg"):
+    names = {path.name for path in WEB.iterdir()} - {"index.html", "licenses.txt"}
+    assert {"app.js", "index.css", "icon.svg"} <= names
+    for name in names:
         file = await client.get(f"/static/{name}")
         assert file.is_success
-        text = file.text.replace("http://www.w3.org/2000/svg", "")
-        assert "http://" not in text
-        assert "https://" not in text
-        assert "innerHTML" not in text
+        hosts = set(re.findall(r"https?://([\w.-]+)", file.text))
+        assert hosts <= {"www.w3.org", "github.com"}, "names of namespaces; links in error messages"
+    assert set(re.findall(r'(?:src|href)="([^"]*)"', page.text)) <= {f"/static/{n}" for n in names}
+    assert "connect-src 'self'" in policy
     assert "<script>" not in page.text
     assert " style=" not in page.text
 
