@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping
@@ -138,6 +139,7 @@ async def serve(folder: Path) -> None:
     while not server.started:
         await asyncio.sleep(0.01)
     print(listener.getsockname()[1], flush=True)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads the pipe that logs would fill
     await asyncio.to_thread(sys.stdin.read)
     server.should_exit = True
     await task
