@@ -14,7 +14,7 @@ import logging
 import queue
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import cast
 
@@ -30,6 +30,7 @@ from moss.config.teacher import TeacherConfig
 from moss.errors import MossError, WaitTimeoutError
 from moss.ledger import Ledger
 from moss.recipes import Recipe, Row, apply_recipe
+from moss.secret_keys import adopt_keys
 from moss.teacher import Endpoint, Teacher
 
 Batch = dict[str, "np.ndarray[tuple[int], np.dtype[np.object_]]"]
@@ -63,6 +64,8 @@ class CallerSetup:
     """Name of this attempt of the run; its callers share its limits."""
     budget: ActorHandle | None
     """None where nothing is capped."""
+    keys: dict[str, str] = field(default_factory=dict, repr=False)
+    """The driver's key by environment variable."""
 
 
 class Caller:
@@ -74,6 +77,7 @@ class Caller:
     """
 
     def __init__(self, recipe: Recipe, setup: CallerSetup) -> None:
+        adopt_keys(setup.keys)
         self._recipe = recipe
         self._setup = setup
         self._ledger = Ledger(setup.ledger_folder)

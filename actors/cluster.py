@@ -114,7 +114,14 @@ def _join(address: str) -> None:
     host, _, port = address.rpartition(":")
     if port.isdigit() and "://" not in address:
         _probe(host, int(port), address)
-    ray.init(address=address, logging_level=logging.WARNING)
+    try:
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (RuntimeError, ConnectionError, ValueError) as error:
+        raise ResourceError(
+            f"the cluster at {ADDRESS_ENV}={address} did not let this job in ({error}). If it "
+            "wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH; else look whether its "
+            "version of Ray is this one (`python -m jobs.doctor`)"
+        ) from error
 
 
 def _probe(host: str, port: int, address: str) -> None:

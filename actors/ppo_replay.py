@@ -121,6 +121,7 @@ class _Models:
             preference_model=inputs.preference_model,
             policy=inputs.policy,
             max_rows=ppo.micro_batch_size,
+            keys={},
         )
         self._prompts, self._num_prompts = inputs.prompts, ppo.num_prompts
 

@@ -30,6 +30,7 @@ from moss.faults import FaultLog
 from moss.ppo_inputs import PPOInputs, load_inputs
 from moss.progress import Progress
 from moss.rollout_dump import DumpRecord, RolloutDump, write_dump
+from moss.secret_keys import collect_keys
 from moss.storage import join
 from moss.usage import measure_own_usage, measure_usage, usage_metrics
 
@@ -116,6 +117,7 @@ def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOAct
                 preference_model=inputs.preference_model,
                 policy=inputs.policy,
                 max_rows=ppo.micro_batch_size,
+                keys=collect_keys(config.rewards.key_names),
             ),
         ]
         if actors.critic:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from actors.model_process import set_threads
@@ -22,7 +22,13 @@ class RewardActor:
         self._actor = actor
 
     def load(
-        self, config: RewardsConfig, *, preference_model: str, policy: str, max_rows: int
+        self,
+        config: RewardsConfig,
+        *,
+        preference_model: str,
+        policy: str,
+        max_rows: int,
+        keys: Mapping[str, str],
     ) -> None:
         """Make the terms of the reward; a preference model is read only where it is one.
 
@@ -30,14 +36,17 @@ class RewardActor:
             preference_model: checkpoint folder.
             policy: checkpoint folder of the policy, whose tokenizer turns tokens into text.
             max_rows: rows of one forward pass.
+            keys: the driver's keys by environment variable.
         Raises:
             DataError: the folder holds no preference model.
             ConfigError: a function does not import, or a key is missing.
         """
         from moss.chat_rendering import ChatRenderer
         from moss.rewards.combined import RewardSources, build_rewards
+        from moss.secret_keys import adopt_keys
         from moss.tokenizer import MossTokenizer
 
+        adopt_keys(keys)
         device = self._actor.device
         self._rewards = build_rewards(config, RewardSources(preference_model, device, max_rows))
         reads_text = any(term.kind != "preference_model" for term in config.terms)

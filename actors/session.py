@@ -22,6 +22,7 @@ from moss.lineage import Manifest, Run
 from moss.progress import Progress
 from moss.recipes import Recipe, Row, add_usage, take_usage, usage_usd
 from moss.reporting.finish import finish_run
+from moss.secret_keys import collect_keys
 from moss.synthesis_rows import Outcome
 from moss.teacher import Endpoint
 
@@ -158,6 +159,7 @@ def teacher_session(
                 if teacher.is_capped
                 else None
             ),
+            keys=collect_keys([teacher.api_key_env]),
         )
         yield TeacherSession(config, setup, progress)
 

@@ -117,6 +117,8 @@ def _classify_status(
 ) -> Failure:
     status = error.status_code
     detail = _detail(error)
+    if _says_quota(error) and status in (402, 403, 429):
+        return _no_quota(address, detail)
     if status in (401, 403):
         return Failure(_auth_error(address, status, detail, config), kind="refused")
     if status == 404:
@@ -127,14 +129,8 @@ def _classify_status(
             ),
             kind="refused",
         )
-    if status == 402 or (status == 429 and error.code in QUOTA_CODES):
-        return Failure(
-            TeacherQuotaError(
-                f"the account at {address} has no quota left ({detail}); top it up or use another "
-                "key, then run again: paid answers are kept"
-            ),
-            kind="refused",
-        )
+    if status == 402:
+        return _no_quota(address, detail)
     if status in (408, 409, 429) or status >= 500:
         return Failure(
             TeacherUnavailableError(f"{address} answered {status} ({detail}); {_LATER}"),
@@ -143,6 +139,21 @@ def _classify_status(
         )
     return Failure(
         TeacherResponseError(f"{address} refused the request with {status} ({detail})"),
+        kind="refused",
+    )
+
+
+def _says_quota(error: openai.APIStatusError) -> bool:
+    """Some endpoints say so in the error's code, some in its type."""
+    return bool(QUOTA_CODES & {error.code, error.type})
+
+
+def _no_quota(address: str, detail: str) -> Failure:
+    return Failure(
+        TeacherQuotaError(
+            f"the account at {address} has no quota left ({detail}); top it up or use another key, "
+            "then run again: paid answers are kept"
+        ),
         kind="refused",
     )
 

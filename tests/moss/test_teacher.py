@@ -203,8 +203,11 @@ def test_a_wrong_key_ends_at_once_and_names_the_variable(
     assert not stub.bodies
 
 
-def test_an_exhausted_quota_is_not_tried_again(tmp_path: Path) -> None:
-    refusal = scripted(lambda: error(429, "no money", code="insufficient_quota"))
+@pytest.mark.parametrize("status", [403, 429])
+@pytest.mark.parametrize("place", ["code", "type"])
+def test_an_exhausted_quota_is_not_tried_again(tmp_path: Path, status: int, place: str) -> None:
+    body = {"error": {"message": "no money", "code": None, place: "insufficient_quota"}}
+    refusal = scripted(lambda: web.json_response(body, status=status))
     with running(StubEndpoint(refusal)) as stub, pytest.raises(TeacherQuotaError, match="top it"):
         ask(quick(stub), tmp_path, request("a"))
     assert len(stub.bodies) == 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from moss.config.base import Config
+from moss.secret_keys import find_key
 
 
 class RewardTerm(Config):
@@ -61,8 +61,8 @@ class HttpReward(RewardTerm):
         return value
 
     def api_key(self) -> str | None:
-        """The key from this process's environment; None where none is wanted or set."""
-        return os.environ.get(self.api_key_env) or None if self.api_key_env else None
+        """The key, see `moss.secret_keys.find_key`; None where none is wanted or set."""
+        return find_key(self.api_key_env) if self.api_key_env else None
 
 
 class FunctionReward(RewardTerm):
@@ -131,6 +131,12 @@ class RewardsConfig(Config):
     def by_name(self) -> dict[str, AnyReward]:
         """Name to term, in order."""
         return {term.name or term.kind: term for term in self.terms}
+
+    @property
+    def key_names(self) -> list[str]:
+        """Environment variables that hold keys of the terms."""
+        terms = [term for term in self.terms if isinstance(term, HttpReward)]
+        return [term.api_key_env for term in terms if term.api_key_env]
 
     @property
     def uses_preference_model(self) -> bool:

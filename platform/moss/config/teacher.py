@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from decimal import Decimal
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from moss.config.base import Config, parse_config
+from moss.secret_keys import find_key
 
 TeacherRole = Literal[
     "prompts",
@@ -65,7 +65,8 @@ class TeacherConfig(Config):
     base_url: str | None = None
     """Such as `https://host/v1`. None: `TEACHER_BASE_URL`, else the embedded offline teacher."""
     api_key_env: str = "TEACHER_API_KEY"
-    """Environment variable that holds the key; the key itself never stands in a config."""
+    """Environment variable that holds the key, or with `_FILE` behind its name the path of a file
+    that does; the key itself never stands in a config."""
     concurrency: int = Field(64, ge=1)
     """Most requests in flight at once, over all callers of the run."""
     num_callers: int = Field(1, ge=1)
@@ -142,5 +143,5 @@ class TeacherConfig(Config):
         return parse_config(TeacherConfig, data, source=f"endpoint {base_url!r}")
 
     def api_key(self) -> str | None:
-        """The key from the environment; None where the variable is unset or empty."""
-        return os.environ.get(self.api_key_env) or None
+        """The key, see `moss.secret_keys.find_key`; None where there is none."""
+        return find_key(self.api_key_env)
