@@ -47,7 +47,7 @@ def test_what_an_entry_leaves_out_is_unlimited(tmp_path: Path) -> None:
 def test_the_readme_shows_every_key_of_an_entry(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     file = tmp_path / "keys.yaml"
-    file.write_text(page.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    file.write_text("keys:" + page.partition("```yaml\nkeys:")[2].partition("```")[0])
     (key,) = read_keys(file)
     assert key.model_fields_set == set(ApiKeyConfig.model_fields)
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from moss.config.serve import ServeChatConfig
 from moss.errors import ConfigError
 from moss.releases import Release, read_release, write_release
 from moss.watched_file import WatchedFile
@@ -51,6 +53,15 @@ def test_what_is_not_served_cannot_be_released() -> None:
         Release(stable="a", canary="b", canary_share=0.5).check({"a", "c"})
     with pytest.raises(ValidationError, match=r"canary_share=0\.5 names no canary"):
         Release(stable="a", canary_share=0.5)
+
+
+def test_the_readme_shows_a_service_of_several_models() -> None:
+    page = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    block = page.partition("### Several models")[2].partition("```yaml\n")[2].partition("```")[0]
+    config = ServeChatConfig.model_validate(yaml.safe_load(block))
+    assert config.num_engines == 2
+    assert (config.alias, config.more_models[0].quality) == ("moss", 100)
+    assert config.release_file is not None
 
 
 def test_a_file_is_read_again_when_it_changes_and_a_bad_one_changes_nothing(
