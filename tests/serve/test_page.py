@@ -289,7 +289,7 @@ async def test_stop_ends_generation_at_the_server(page: Any, service: Service) -
     service.engine.script["moss"] = " word" * 400
     service.engine.delay_s = 0.02
     exchange = await ask(page, "Go on")
-    await exchange.locator(".reply", has_text="word").wait_for()
+    await exchange.locator(".reply", has_text="word word").wait_for()
     await page.keyboard.press("Escape")
     await finished(exchange)
     await eventually(lambda: service.engine.closed == len(service.engine.asked))
@@ -477,7 +477,7 @@ async def test_conversations_are_exported_and_imported(
     await (await exported.value).save_as(file)
     assert json.loads(file.read_text(encoding="utf-8"))["format"] == "moss-chat"
     await page.get_by_role("button", name="Delete all").click()
-    await page.get_by_role("dialog").last.get_by_role("button", name="Delete all").click()
+    await page.locator(".dialog.is-small").get_by_role("button", name="Delete all").click()
     await page.locator(".entry").wait_for(state="detached")
     await page.locator("input[type=file]").set_input_files(file)
     await page.locator(".reply", has_text="12+7 = 19").wait_for()
