@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from moss.config.model import ModelConfig
 from moss.config.serve import EngineConfig, ServeChatConfig, TurnConfig
 from moss.tokenizer import MossTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MODEL_NAME: Final = "benchmark"
 QUESTION: Final = "What do people think of when they hear of the sea, and why do they go there?"
@@ -35,17 +38,9 @@ def make_checkpoint(folder: Path) -> None:
     """
     import torch
 
-    from moss.models import build_policy
-
     tokenizer = make_tokenizer()
     tokenizer.save(folder)
-    model = build_policy(
-        _MODEL,
-        vocab_size=tokenizer.padded_vocab_size,
-        pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id,
-        seed=0,
-    )
+    model = random_policy(tokenizer, _MODEL)
     letters = [
         number for number in range(tokenizer.padded_vocab_size) if _is_plain(tokenizer, number)
     ]
@@ -55,6 +50,19 @@ def make_checkpoint(folder: Path) -> None:
         weights.zero_()
         weights[letters] = kept
     model.save_pretrained(folder)
+
+
+def random_policy(tokenizer: MossTokenizer, config: ModelConfig) -> PreTrainedModel:
+    """Random weights, the same each time."""
+    from moss.models import build_policy
+
+    return build_policy(
+        config,
+        vocab_size=tokenizer.padded_vocab_size,
+        pad_id=tokenizer.pad_id,
+        eos_id=tokenizer.eos_id,
+        seed=0,
+    )
 
 
 def make_tokenizer() -> MossTokenizer:

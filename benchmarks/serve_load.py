@@ -33,6 +33,7 @@ from statistics import median
 import aiohttp
 import psutil
 
+from benchmarks.serve_assets import random_policy
 from benchmarks.serve_clients import CHAT, DONE, Load, run_clients
 from moss.config.serve import ServeChatConfig
 
@@ -48,7 +49,6 @@ MAX_TOKENS = 2_000
 def make_checkpoint(folder: Path) -> Path:
     """A random policy with a small tokenizer."""
     from moss.config.model import ModelConfig
-    from moss.models import build_policy
     from moss.tokenizer import add_controls, train_bpe
 
     texts = [
@@ -60,10 +60,7 @@ def make_checkpoint(folder: Path) -> Path:
         hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=4_096,
         initializer_std=0.3,
     )  # fmt: skip
-    build_policy(
-        model, vocab_size=tokenizer.padded_vocab_size, pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id, seed=0,
-    ).save_pretrained(folder)  # fmt: skip
+    random_policy(tokenizer, model).save_pretrained(folder)
     return folder
 
 

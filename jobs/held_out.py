@@ -9,7 +9,7 @@ from jobs.evaluation_models import EvaluatedModel
 from moss import storage
 from moss.chat import Conversation
 from moss.config.evaluation import HeldOutConfig
-from moss.evaluation.findings import Comparison
+from moss.evaluation.comparisons import Comparison
 from moss.evaluation.prompts import HeldOut, held_out_histories, training_fingerprints
 from moss.evaluation.statistics import WinRate
 from moss.evaluation.winrate import comparison_rows, count_wins

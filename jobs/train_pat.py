@@ -40,34 +40,25 @@ def run_stage(config: TrainPATConfig) -> None:
 
 def _train_tagged(config: TrainPATConfig, run: Run, inputs: dict[str, str]) -> None:
     from actors.tagging import tag_by_preference
-    from actors.train_worker import connect_for, discard_states, train
+    from actors.train_worker import connect_for, discard_states
+    from jobs.language_training import train_on_examples
     from moss.lineage import shared_folder
     from moss.quality import pin_tags
     from moss.quality_page import QUALITY_PAGE
-    from moss.sft_data import write_sequences
-    from moss.training_tasks import LanguageModelTask
 
     folder = shared_folder(run.folder)
     base = shared_folder(f"{inputs['base']}/checkpoint")
     with connect_for(config.training, stage="train_pat"):
         tagged = tag_by_preference(config, run, inputs, base)
-        files, counts, num_sequences = write_sequences(
+        metrics, counts = train_on_examples(
+            config.training,
             {"train": tagged.examples},
             tagged.renderer,
-            folder,
-            max_length=config.training.max_length,
-        )
-        task = LanguageModelTask(
-            training=config.training,
-            tokenizer_folder=base,
-            train_file=files["train"],
-            checkpoint_folder=f"{folder}/checkpoint",
+            stage="train_pat",
+            run_folder=folder,
             base_folder=base,
-            model=None,
             seed=config.seed,
         )
-        num_steps = config.training.num_steps(num_sequences["train"])
-        metrics = train(task, stage="train_pat", run_folder=folder, num_steps=num_steps)
     pin_tags(f"{folder}/checkpoint", tagged.renderer)
     run.finish(
         outputs=["checkpoint", "data", "quality.json"],

@@ -40,39 +40,26 @@ def run_stage(config: TrainRejectionSamplingConfig) -> None:
 
 def _train(config: TrainRejectionSamplingConfig, run: Run, inputs: dict[str, str]) -> None:
     """Sample, choose, train, finish the run."""
-    from actors.train_worker import connect_for, discard_states, train
+    from actors.train_worker import connect_for, discard_states
+    from jobs.language_training import train_on_examples
     from jobs.rejection_samples import choose_responses
     from moss import storage
     from moss.lineage import shared_folder
     from moss.metrics import TRAIN_TOKENS
-    from moss.sft_data import write_sequences
-    from moss.training_tasks import LanguageModelTask
 
     folder = shared_folder(run.folder)
     base = shared_folder(f"{inputs['base']}/checkpoint")
     chosen = choose_responses(config, run.folder, inputs)
     storage.write_rows(run.path("data/chosen.parquet"), chosen.rows)
     with connect_for(config.training, stage="train_rejection_sampling"):
-        files, counts, num_sequences = write_sequences(
+        metrics, counts = train_on_examples(
+            config.training,
             {"train": chosen.examples},
             chosen.renderer,
-            folder,
-            max_length=config.training.max_length,
-        )
-        task = LanguageModelTask(
-            training=config.training,
-            tokenizer_folder=base,
-            train_file=files["train"],
-            checkpoint_folder=f"{folder}/checkpoint",
-            base_folder=base,
-            model=None,
-            seed=config.seed,
-        )
-        metrics = train(
-            task,
             stage="train_rejection_sampling",
             run_folder=folder,
-            num_steps=config.training.num_steps(num_sequences["train"]),
+            base_folder=base,
+            seed=config.seed,
         )
     # What was sampled is part of the cost, as it is of PPO's.
     metrics[TRAIN_TOKENS] = metrics.get(TRAIN_TOKENS, 0.0) + chosen.num_sampled_tokens

@@ -36,12 +36,12 @@ def run_stage(config: TrainSFTConfig) -> None:
 
 def _train(config: TrainSFTConfig, run: Run, inputs: dict[str, str]) -> None:
     """Choose conversations, tokenize them, train, finish the run."""
-    from actors.train_worker import connect_for, discard_states, train
+    from actors.train_worker import connect_for, discard_states
+    from jobs.language_training import train_on_examples
     from moss.chat_rendering import ChatRenderer
     from moss.lineage import shared_folder
-    from moss.sft_data import select_examples, split_held_out, write_sequences
+    from moss.sft_data import select_examples, split_held_out
     from moss.tokenizer import MossTokenizer
-    from moss.training_tasks import LanguageModelTask
 
     folder = shared_folder(run.folder)
     base = shared_folder(f"{inputs['base']}/checkpoint")
@@ -52,22 +52,15 @@ def _train(config: TrainSFTConfig, run: Run, inputs: dict[str, str]) -> None:
         examples, held_out = split_held_out(
             selection.examples, config.num_held_out, seed=config.seed
         )
-        length = config.training.max_length
-        files, counts, num_sequences = write_sequences(
-            {"train": examples, "held_out": held_out}, renderer, folder, max_length=length
-        )
-        task = LanguageModelTask(
-            training=config.training,
-            tokenizer_folder=base,
-            train_file=files["train"],
-            held_out_file=files.get("held_out"),
-            checkpoint_folder=f"{folder}/checkpoint",
+        metrics, counts = train_on_examples(
+            config.training,
+            {"train": examples, "held_out": held_out},
+            renderer,
+            stage="train_sft",
+            run_folder=folder,
             base_folder=base,
-            model=None,
             seed=config.seed,
         )
-        num_steps = config.training.num_steps(num_sequences["train"])
-        metrics = train(task, stage="train_sft", run_folder=folder, num_steps=num_steps)
     run.finish(
         outputs=["checkpoint"],
         counts=selection.counts | counts,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import logging
 import os
 import re
 import secrets
@@ -20,12 +19,10 @@ from moss.atomic import replacing_file
 from moss.config.api_keys import ApiKeyConfig, ApiKeysConfig
 from moss.config.base import UniqueKeys, parse_config
 from moss.errors import ConfigError, StorageError
+from moss.watched_file import WatchedFile
 
 _NEW_FILE = "# API keys of the chat service, which reads this file again when it changes.\nkeys:\n"
 _FIRST_ENTRY = re.compile(r"^( *)- ", re.MULTILINE)
-
-_Stamp = tuple[int, int, int]
-"""Modification time (ns), size and inode: what tells one state of a file from the next."""
 
 
 def new_key() -> str:
@@ -85,24 +82,16 @@ class ApiKeyFile:
 
     def __init__(self, path: str) -> None:
         """Read the file. Raises ConfigError, see `read_keys`."""
-        self._path = Path(path).expanduser().absolute()
-        self._stamp = _stamp(self._path)
-        self._keys = read_keys(self._path)
+        self._file = WatchedFile(path, read_keys, describe=_what_stays)
 
     @property
     def keys(self) -> tuple[ApiKeyConfig, ...]:
         """The entries as the file has them now."""
-        stamp = _stamp(self._path)
-        if stamp != self._stamp:
-            self._stamp = stamp  # taken before reading, so that no later change is missed
-            try:
-                self._keys = read_keys(self._path)
-            except ConfigError as error:
-                logging.getLogger(__name__).error(
-                    "API keys stay as they were, %d of them, revoked or not: %s",
-                    len(self._keys), error,
-                )  # fmt: skip
-        return self._keys
+        return self._file.value
+
+
+def _what_stays(keys: tuple[ApiKeyConfig, ...]) -> str:
+    return f"API keys stay as they were, {len(keys)} of them, revoked or not,"
 
 
 def _parse(text: str, path: Path) -> tuple[ApiKeyConfig, ...]:
@@ -153,11 +142,3 @@ def _only_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino

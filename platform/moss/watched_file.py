@@ -15,6 +15,10 @@ _Stamp = tuple[int, int, int]
 """Modification time (ns), size and inode: what tells one state of a file from the next."""
 
 
+def _what_stays(_: object) -> str:
+    return "what was read before stays"
+
+
 class WatchedFile(Generic[T]):
     """What a reader makes of a file now.
 
@@ -22,10 +26,17 @@ class WatchedFile(Generic[T]):
     before stays in force.
     """
 
-    def __init__(self, path: str, read: Callable[[Path], T]) -> None:
-        """Read the file. Raises what `read` raises: ConfigError, if the file is not as it ought."""
+    def __init__(
+        self, path: str, read: Callable[[Path], T], *, describe: Callable[[T], str] = _what_stays
+    ) -> None:
+        """Read the file. Raises what `read` raises: ConfigError, if the file is not as it ought.
+
+        Args:
+            describe: what the report says of a value that stays in force.
+        """
         self._path = Path(path).expanduser().absolute()
         self._read = read
+        self._describe = describe
         self._stamp = _stamp(self._path)
         self._value = read(self._path)
 
@@ -38,7 +49,8 @@ class WatchedFile(Generic[T]):
             try:
                 self._value = self._read(self._path)
             except ConfigError as error:
-                logging.getLogger(__name__).error("what was read before stays in force: %s", error)
+                kept = self._describe(self._value)
+                logging.getLogger(__name__).error("%s in force: %s", kept, error)
         return self._value
 
 

@@ -7,30 +7,29 @@ from dataclasses import dataclass
 
 from moss.config.evaluation import EvaluateConfig
 from moss.evaluation.answers import ERROR_CLASSES
+from moss.evaluation.comparisons import (
+    STAND_IN_NOTE,
+    Comparison,
+    counted,
+    tag_table,
+    win_chart,
+    win_table,
+    win_targets,
+)
 from moss.evaluation.preference import PairAccuracy
 from moss.evaluation.quality_control import QualityControl
 from moss.evaluation.report import (
     Bar,
     BarChart,
     Report,
-    ShareChart,
     Table,
     Target,
     bar,
-    decimal,
     percent,
 )
-from moss.evaluation.statistics import Estimate, WinRate
+from moss.evaluation.statistics import WinRate
 from moss.evaluation.tool_turns import ToolBenefit, ToolControl
 from moss.types import ToolName
-
-Comparison = tuple[str, str]
-"""(model, against)."""
-
-STAND_IN_NOTE = (
-    "the judge and the training data come from the offline teacher, a rule-based stand-in for a "
-    "language model; these numbers show that the road works, not how good a real MOSS is"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +58,17 @@ def make_report(findings: Findings, config: EvaluateConfig) -> Report:
         targets=tuple(_targets(findings, config)),
         tables=(
             _accuracy_table(findings),
-            _quality_table(findings, config),
+            tag_table(
+                findings.quality,
+                title=f"{config.pat}: preference score by requested quality tag",
+            ),
             _win_table(findings),
             _control_table(findings, config),
             _benefit_table(findings, config),
             _error_table(findings),
         ),
         bar_charts=tuple(_bar_charts(findings, config)),
-        share_charts=(_share_chart(findings),),
+        share_charts=(win_chart(findings.judge, findings.judged),),
     )
 
 
@@ -76,7 +78,7 @@ def _targets(findings: Findings, config: EvaluateConfig) -> list[Target]:
     targets = [
         Target(
             name="preference model agrees with the judge",
-            measured=_counted(accuracy),
+            measured=counted(accuracy),
             required=f">= {100 * limits.preference_accuracy:.0f} %",
             met=accuracy.value >= limits.preference_accuracy,
         ),
@@ -87,16 +89,7 @@ def _targets(findings: Findings, config: EvaluateConfig) -> list[Target]:
             met=rank >= limits.quality_spearman,
         ),
     ]
-    for model in (config.pat, config.ppo):
-        result = findings.judged[model, config.sft]
-        targets.append(
-            Target(
-                name=f"{model} beats {config.sft}",
-                measured=f"won {_counted(result.decided)} of decided pairs",
-                required="interval above 50 %",
-                met=result.beats,
-            )
-        )
+    targets += win_targets(findings.judged, (config.pat, config.ppo), against=config.sft)
     for tool in findings.control:
         targets += _tool_targets(findings, config, tool)
     return targets
@@ -108,33 +101,29 @@ def _tool_targets(findings: Findings, config: EvaluateConfig, tool: ToolName) ->
     return [
         Target(
             name=f"{tool}: called when on",
-            measured=_counted(control.recall),
+            measured=counted(control.recall),
             required=f">= {100 * recall:.0f} %",
             met=control.recall.value >= recall,
         ),
         Target(
             name=f"{tool}: called when off, before enforcement",
-            measured=_counted(control.false_calls),
+            measured=counted(control.false_calls),
             required=f"<= {100 * false_calls:.0f} %",
             met=control.false_calls.value <= false_calls,
         ),
         Target(
             name=f"{tool}: ran when off, after enforcement",
-            measured=_counted(control.false_calls_enforced),
+            measured=counted(control.false_calls_enforced),
             required="0",
             met=control.false_calls_enforced.value == 0,
         ),
         Target(
             name=f"{tool}: raises the share of right answers",
-            measured=f"{percent(benefit.without_tool)} -> {_counted(benefit.with_tool)}",
+            measured=f"{percent(benefit.without_tool)} -> {counted(benefit.with_tool)}",
             required="higher, McNemar p < 0.05",
             met=benefit.with_tool.value > benefit.without_tool.value and benefit.p_value < 0.05,
         ),
     ]
-
-
-def _counted(estimate: Estimate | None) -> str:
-    return f"{percent(estimate)} (n={estimate.n})" if estimate else "no decided pair"
 
 
 def _accuracy_table(findings: Findings) -> Table:
@@ -151,31 +140,12 @@ def _accuracy_table(findings: Findings) -> Table:
     )
 
 
-def _quality_table(findings: Findings, config: EvaluateConfig) -> Table:
-    quality = findings.quality
-    return Table(
-        title=f"{config.pat}: preference score by requested quality tag",
-        columns=("tag", "n", "mean score"),
-        rows=tuple(
-            (str(level), str(mean.n), decimal(mean)) for level, mean in quality.by_level.items()
-        ),
-        caption=(
-            f"Spearman {quality.spearman_of_means:.2f} over tags, "
-            f"{quality.spearman_of_responses:.2f} over single responses. Bootstrap intervals."
-        ),
-    )
-
-
 def _win_table(findings: Findings) -> Table:
-    rows = []
-    for who, results in ((findings.judge, findings.judged), ("preference model", findings.scored)):
-        for (model, against), result in results.items():
-            counts = (result.num_wins, result.num_ties, result.num_losses, result.num_invalid)
-            rows.append((f"{model} vs {against}", who, *map(str, counts), percent(result.decided)))
-    return Table(
+    return win_table(
+        findings.judge,
+        findings.judged,
+        findings.scored,
         title="Win rates on held-out prompts",
-        columns=("pair", "judge", "win", "tie", "lose", "unreadable", "won of decided"),
-        rows=tuple(rows),
         caption=(
             "The judge is asked in both orders; two verdicts that disagree are a tie. The "
             "preference model is what PAT and PPO were trained against, so its opinion is not "
@@ -260,13 +230,3 @@ def _bar_charts(findings: Findings, config: EvaluateConfig) -> list[BarChart]:
         BarChart(title="Tool calls, on and off", unit="share", bars=tuple(control)),
         BarChart(title="Right answers, with and without tool", unit="share", bars=tuple(benefit)),
     ]
-
-
-def _share_chart(findings: Findings) -> ShareChart:
-    rows = []
-    for (model, against), result in findings.judged.items():
-        counts = (result.num_wins, result.num_ties, result.num_losses)
-        rows.append((f"{model} vs {against}", tuple(count / max(1, result.n) for count in counts)))
-    return ShareChart(
-        title=f"Win, tie, lose by {findings.judge}", parts=("win", "tie", "lose"), rows=tuple(rows)
-    )

@@ -8,17 +8,22 @@ from dataclasses import dataclass
 
 from moss import metrics as names
 from moss.config.evaluation import CompareConfig
-from moss.evaluation.findings import STAND_IN_NOTE, Comparison
+from moss.evaluation.comparisons import (
+    STAND_IN_NOTE,
+    Comparison,
+    tag_table,
+    win_chart,
+    win_table,
+    win_targets,
+)
 from moss.evaluation.quality_control import QualityControl
 from moss.evaluation.report import (
     BarChart,
     Report,
-    ShareChart,
     Table,
     Target,
     bar,
     decimal,
-    percent,
 )
 from moss.evaluation.statistics import Estimate, WinRate
 from moss.manifest import Manifest
@@ -107,9 +112,9 @@ def compare_report(found: Comparisons, config: CompareConfig) -> Report:
             _win_table(found),
             _method_table(found),
             _cost_table(found),
-            _tag_table(found, config),
+            tag_table(found.quality, title=f"{config.pat}: score by requested tag"),
         ),
-        share_charts=(_share_chart(found),),
+        share_charts=(win_chart(found.judge, found.judged),),
         bar_charts=(
             BarChart(
                 title="Mean preference score",
@@ -135,31 +140,15 @@ def _targets(found: Comparisons, config: CompareConfig) -> list[Target]:
             met=rank >= config.quality_spearman,
         )
     ]
-    for model in (config.pat, config.ppo):
-        result = found.judged[model, config.sft]
-        decided = result.decided
-        counted = f"{percent(decided)} (n={decided.n})" if decided else "no"
-        targets.append(
-            Target(
-                name=f"{model} beats {config.sft}",
-                measured=f"won {counted} of decided pairs",
-                required="interval above 50 %",
-                met=result.beats,
-            )
-        )
-    return targets
+    return targets + win_targets(found.judged, (config.pat, config.ppo), against=config.sft)
 
 
 def _win_table(found: Comparisons) -> Table:
-    rows = []
-    for who, results in ((found.judge, found.judged), ("preference model", found.scored)):
-        for (model, against), result in results.items():
-            counts = (result.num_wins, result.num_ties, result.num_losses, result.num_invalid)
-            rows.append((f"{model} vs {against}", who, *map(str, counts), percent(result.decided)))
-    return Table(
+    return win_table(
+        found.judge,
+        found.judged,
+        found.scored,
         title="Win rates on the same held-out prompts",
-        columns=("pair", "judge", "win", "tie", "lose", "unreadable", "won of decided"),
-        rows=tuple(rows),
         caption="Two verdicts that disagree when the order is swapped are a tie. Every method but "
         "SFT was made with the preference model, so its opinion is not independent. Wilson "
         "intervals.",
@@ -196,29 +185,6 @@ def _cost_table(found: Comparisons) -> Table:
         rows=tuple(rows),
         caption="From the manifests, of the attempt that finished. Peaks are sums over processes, "
         "whose own peaks may lie apart. A dash: the run did not record it.",
-    )
-
-
-def _tag_table(found: Comparisons, config: CompareConfig) -> Table:
-    return Table(
-        title=f"{config.pat}: score by requested tag",
-        columns=("tag", "n", "mean score"),
-        rows=tuple(
-            (str(level), str(mean.n), decimal(mean))
-            for level, mean in found.quality.by_level.items()
-        ),
-        caption=f"Spearman {found.quality.spearman_of_means:.2f} over tags, "
-        f"{found.quality.spearman_of_responses:.2f} over responses. Bootstrap intervals.",
-    )
-
-
-def _share_chart(found: Comparisons) -> ShareChart:
-    rows = []
-    for (model, against), result in found.judged.items():
-        counts = (result.num_wins, result.num_ties, result.num_losses)
-        rows.append((f"{model} vs {against}", tuple(count / max(1, result.n) for count in counts)))
-    return ShareChart(
-        title=f"Win, tie, lose by {found.judge}", parts=("win", "tie", "lose"), rows=tuple(rows)
     )
 
 

@@ -65,8 +65,8 @@ class HttpScorer:
         if config.api_key_env and not self._key:
             raise ConfigError(
                 f"environment variable {config.api_key_env} (api_key_env of the reward at "
-                f"{config.url}) is not set where the reward actor runs; pass it in the runtime "
-                "environment's env_vars, or set it before the cluster starts"
+                f"{config.url}) is not set; set it, or {config.api_key_env}_FILE to the path of a "
+                "file with the key, where the job starts"
             )
 
     def score(self, batch: RewardBatch) -> list[Outcome]:

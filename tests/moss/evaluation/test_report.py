@@ -10,7 +10,8 @@ from rich.console import Console
 
 from moss.config.evaluation import EvaluateConfig
 from moss.errors import ConfigError
-from moss.evaluation.findings import STAND_IN_NOTE, Findings, make_report
+from moss.evaluation.comparisons import STAND_IN_NOTE
+from moss.evaluation.findings import Findings, make_report
 from moss.evaluation.preference import PairAccuracy
 from moss.evaluation.quality_control import quality_control
 from moss.evaluation.report import Report, load_report, print_report, save_report
