@@ -132,7 +132,8 @@ class RemoteEngine:
     def __init__(
         self, handle: DeploymentHandle, *, max_positions: int, token_timeout_s: float
     ) -> None:
-        self._handle = handle.options(stream=True)
+        # Over gRPC a delta costs half of what it costs as an object of Ray's.
+        self._handle = handle.options(stream=True, _by_reference=False)
         self._max_positions = max_positions
         self._token_timeout_s = token_timeout_s
 

@@ -111,11 +111,10 @@ class _Walk:
         quality = self.config.quality if is_reply else None
         # Short contexts: the answer may take at most half of them.
         max_new_tokens = min(max_new_tokens, self.engine.max_positions // 2)
-        self.conversation = fit_history(
+        self.conversation, prompt_ids = fit_history(
             self.renderer, self.conversation, section, quality=quality,
             max_prompt_tokens=self.engine.max_positions - max_new_tokens,
         )  # fmt: skip
-        prompt_ids = self.renderer.prompt_ids(self.conversation, section, quality)
         params = GenerateParams(
             max_new_tokens=max_new_tokens,
             stop_ids=stop_ids(self.renderer),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 from moss.chat import NO_RESULT, Conversation, ToolResult, Turn
 from moss.chat_rendering import ChatRenderer
@@ -27,15 +28,20 @@ def fit_history(
     *,
     max_prompt_tokens: int,
     quality: int | None = None,
-) -> Conversation:
+) -> tuple[Conversation, list[int]]:
     """The conversation, shrunk until its prompt up to `upto` has at most `max_prompt_tokens`.
 
+    Returns: the conversation, and the ids of that prompt.
     Raises:
         ContextLengthError: the last turn does not fit on its own.
     """
 
+    @cache  # most conversations fit as they are: they are rendered once
+    def prompt_ids(candidate: Conversation) -> list[int]:
+        return renderer.prompt_ids(candidate, upto, quality)
+
     def num_tokens(candidate: Conversation) -> int:
-        return len(renderer.prompt_ids(candidate, upto, quality))
+        return len(prompt_ids(candidate))
 
     fitted = _first_fitting(
         _shrunk(conversation), lambda candidate: num_tokens(candidate) <= max_prompt_tokens
@@ -49,7 +55,7 @@ def fit_history(
             f"the message takes {length} tokens with its meta-instruction, and {max_prompt_tokens} "
             "fit beside an answer; shorten it"
         )
-    return fitted
+    return fitted, prompt_ids(fitted)
 
 
 def _shrunk(conversation: Conversation) -> list[Conversation]:

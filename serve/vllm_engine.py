@@ -33,12 +33,14 @@ class VLLMEngine:
         )
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
+        from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
         settings = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
         self._max_positions = int(settings["max_position_embeddings"])
+        on_cpu = config.device == "cpu"
         memory = (
             {"kv_cache_memory_bytes": int(config.kv_cache_gib * _GIB)}
-            if config.device == "cpu"
+            if on_cpu
             else {"gpu_memory_utilization": config.gpu_memory_share}
         )
         self._engine = AsyncLLM.from_engine_args(
@@ -46,11 +48,14 @@ class VLLMEngine:
                 model=folder,
                 skip_tokenizer_init=True,
                 dtype=config.dtype,
-                enforce_eager=config.device == "cpu",
+                enforce_eager=on_cpu,
                 max_model_len=self._max_positions,
                 max_num_seqs=config.max_num_seqs,
                 enable_prefix_caching=True,
                 disable_log_stats=True,
+                # vLLM's default on CPU is one more process, for binding threads to cores, which is
+                # off here; the engine's process waits for it in a busy loop that takes a core.
+                distributed_executor_backend=UniProcExecutor if on_cpu else None,
                 **memory,
             )
         )

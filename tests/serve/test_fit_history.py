@@ -49,7 +49,8 @@ def test_history_shrinks_as_step_by_step_counting_says(renderer: ChatRenderer, s
     for limit in sorted(draw.sample(range(all_tokens + 5), 5)):
         expected = oracle(renderer, whole, limit)
         try:
-            fitted = fit_history(renderer, whole, "moss", max_prompt_tokens=limit)
+            fitted, ids = fit_history(renderer, whole, "moss", max_prompt_tokens=limit)
+            assert ids == renderer.prompt_ids(fitted, "moss")
         except ContextLengthError:
             assert len(expected.turns) == 1
             continue
@@ -70,6 +71,6 @@ def test_a_long_history_is_not_counted_whole(
 
     monkeypatch.setattr(ChatRenderer, "prompt_ids", spy)
     turns = tuple(Turn(f"question {n}", "word " * 200) for n in range(200))
-    fitted = fit_history(renderer, Conversation(META, turns), "moss", max_prompt_tokens=2_000)
+    fitted, _ = fit_history(renderer, Conversation(META, turns), "moss", max_prompt_tokens=2_000)
     assert 1 < len(fitted.turns) < 10
     assert sum(counted) < 40_000
