@@ -82,6 +82,9 @@ class PolicyActor(TrainedActor):
             save_model(folder, self._model, tokenizer_folder=self._checkpoint, weights=weights)
 
     def _weights(self) -> dict[str, Tensor]:
-        """Fp32 on CPU, each tensor under one name, on rank 0; nothing on the others."""
+        """Fp32 on CPU, each tensor under one name, on rank 0; nothing on the others.
+
+        To be written before the next update.
+        """
         tied = set(self._model.all_tied_weights_keys)
-        return {k: v for k, v in self._learner.weights().items() if k not in tied}
+        return {k: v for k, v in self._learner.weights(copy=False).items() if k not in tied}

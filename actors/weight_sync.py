@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from actors.group import ActorGroup
 from actors.model_process import node_id
@@ -12,7 +11,10 @@ from actors.policy import PolicyActor
 from actors.rollout import RolloutActor
 from moss.errors import MossError, WaitTimeoutError
 from moss.rank_states import RankStates
-from moss.weight_files import WeightFile, transfer_folder
+from moss.weight_files import WeightFile, discard_weights, transfer_folder
+
+_MOST_PROBE_TOKENS = 4
+"""Every weight takes part in the first token, and each more costs time at every push."""
 
 
 class WeightSync:
@@ -37,7 +39,7 @@ class WeightSync:
             WaitTimeoutError: an actor did not say on which node it sits.
             WeightSyncError: several nodes, and no folder that all of them see.
         """
-        self._probe_ids = probe_ids
+        self._probe_ids = probe_ids[:_MOST_PROBE_TOKENS]
         self._policies, self._rollouts, self._timeout_s = policies, rollouts, timeout_s
         self._folder = transfer_folder(run_folder if self._spans_nodes() else None)
         self._version = 0
@@ -71,7 +73,7 @@ class WeightSync:
         versions, lost = receive.settle(self._timeout_s)
         for rank, version in versions.items():
             self.states.refit(rank, version)
-        Path(file.path).unlink(missing_ok=True)
+        discard_weights(file)
         return lost
 
     def check_current(self, version: int) -> None:

@@ -169,17 +169,19 @@ class TrainingEngine:
         summed: npt.NDArray[np.float32] = total.cpu().numpy()
         return summed
 
-    def full_state_dict(self, *, keep: bool = True) -> dict[str, Tensor]:
+    def full_state_dict(self, *, keep: bool = True, copy: bool = True) -> dict[str, Tensor]:
         """The model's weights from all shards, fp32 on CPU; every worker must call this.
 
         Args:
             keep: False for a worker that only takes part: it holds one parameter at a time, and
                 gets nothing.
+            copy: False where the weights are read before the next step: what the model itself holds
+                on the CPU then stays its own.
         """
         model: nn.Module = self._engine.module.model
         if self._zero_stage < 3:
             values = model.state_dict().items() if keep else ()
-            return {name: _to_host(value) for name, value in values}
+            return {name: _to_host(value, copy=copy) for name, value in values}
         import deepspeed
 
         names = set(model.state_dict())
@@ -291,6 +293,6 @@ def _deepspeed_config(optimizer: OptimizerConfig, parallel: ParallelConfig) -> d
     }
 
 
-def _to_host(value: Tensor) -> Tensor:
-    host = value.detach().to("cpu", copy=True)
+def _to_host(value: Tensor, *, copy: bool = True) -> Tensor:
+    host = value.detach().to("cpu", copy=copy)
     return host.float() if host.is_floating_point() else host

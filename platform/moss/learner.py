@@ -133,9 +133,13 @@ class Learner:
         )
         return self._engine.sum_arrays(found)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The model's weights, fp32 on CPU, on rank 0; nothing on the others, which take part."""
-        return self._engine.full_state_dict(keep=not self.rank)
+    def weights(self, *, copy: bool = True) -> dict[str, Tensor]:
+        """The model's weights, fp32 on CPU, on rank 0; nothing on the others, which take part.
+
+        Args:
+            copy: see `TrainingEngine.full_state_dict`.
+        """
+        return self._engine.full_state_dict(keep=not self.rank, copy=copy)
 
     def save(self, folder: str) -> None:
         """Write weights, optimizer, random state and place in the schedule, each rank its part.

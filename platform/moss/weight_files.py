@@ -1,25 +1,26 @@
 """Model weights as one safetensors file with a digest: how they travel from trainer to sampler.
 
 The file lies in shared memory where there is some, so that a push between processes of one machine
-costs two memory copies.
+costs two memory copies. There each push rewrites the file of the one before: to take new pages from
+the kernel costs three times as much as to fill old ones.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 import torch
+import xxhash
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from moss import storage
@@ -27,6 +28,14 @@ from moss.errors import WeightSyncError
 
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _FOLDER_PREFIX: Final = "moss-weights-"
+_SAFETENSORS_DTYPES: Final = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int64: "I64",
+}
+_ALIGNMENT: Final = 8
+"""Of the first tensor, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +63,12 @@ class WeightFile:
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """sha256 (hex) over names, dtypes, shapes and bytes, in name order."""
-    digest = hashlib.sha256()
+    """XXH3 of 128 bits (hex) over names, dtypes, shapes and bytes, in name order."""
+    digest = xxhash.xxh3_128()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
@@ -104,24 +113,21 @@ def write_weights(
     version: int,
     probe: WeightProbe | None = None,
 ) -> WeightFile:
-    """Write `weights` to `<folder>/version-<version>.safetensors`, whole or not at all.
+    """Write `weights` to a file in `folder`, a `transfer_folder`, for receivers that copy them.
 
-    Of names that share one tensor (tied embeddings) only the first is written.
+    Of names that share one tensor (tied embeddings) only the first is written. In shared memory the
+    file of an earlier version is written over: nobody may still read it.
 
     Raises:
         WeightSyncError: the file cannot be written.
     """
     tensors = _without_aliases(weights)
-    path = Path(folder) / f"version-{version}.safetensors"
-    partial = path.with_suffix(".partial")
+    name = "weights" if _is_shared_memory(folder) else f"version-{version}"
+    path = Path(folder) / f"{name}.safetensors"
     try:
-        # Side by side: hashing and writing take equally long, and neither holds the interpreter.
-        with ThreadPoolExecutor(1) as pool:
-            digest = pool.submit(weights_digest, tensors)
-            save_file(tensors, partial)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        _write_safetensors(tensors, path)
+    except OSError as error:
+        path.unlink(missing_ok=True)
         raise WeightSyncError(
             f"weights version {version} could not be written to {path}: {error}; "
             "free space in that folder (shared memory is limited in containers)"
@@ -129,7 +135,7 @@ def write_weights(
     return WeightFile(
         path=str(path),
         version=version,
-        digest=digest.result(),
+        digest=weights_digest(tensors),
         num_tensors=len(tensors),
         size_bytes=path.stat().st_size,
         probe=probe,
@@ -156,6 +162,41 @@ def read_weights(file: WeightFile) -> dict[str, Tensor]:
             f"wrote {file.digest[:12]}; the file was altered or replaced"
         )
     return weights
+
+
+def discard_weights(file: WeightFile) -> None:
+    """Remove what receivers have read, unless the next push is to write over it."""
+    path = Path(file.path)
+    if not _is_shared_memory(path.parent):
+        path.unlink(missing_ok=True)
+
+
+def _is_shared_memory(folder: str | Path) -> bool:
+    return Path(folder).parent == _SHARED_MEMORY
+
+
+def _write_safetensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """As `safetensors` does, without its copy of every tensor, over an existing file in place."""
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        end = offset + tensor.nbytes
+        header[name] = {
+            "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            file.write(_bytes(tensor))
+        file.truncate()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.view(-1).view(torch.uint8).numpy().data
 
 
 def _without_aliases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

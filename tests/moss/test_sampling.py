@@ -151,6 +151,18 @@ def test_pushed_weights_sample_and_are_versioned(
     assert {r.policy_version for r in after} == {3}
 
 
+def test_loaded_weights_do_not_change_with_their_file(
+    policy: PreTrainedModel, sampler: TransformersSampler, weights_folder: str
+) -> None:
+    file = write_weights(policy.state_dict(), weights_folder, version=1)
+    sampler.push_weights(file)
+    before = sampler.generate(REQUESTS, GREEDY, [])
+    path = Path(file.path)
+    with path.open("r+b") as open_file:  # as the next push does, in place
+        open_file.write(bytes(path.stat().st_size))
+    assert sampler.generate(REQUESTS, GREEDY, []) == before
+
+
 def test_a_stale_version_is_refused(
     policy: PreTrainedModel, sampler: TransformersSampler, weights_folder: str
 ) -> None:
@@ -190,7 +202,7 @@ def test_weight_files_round_trip_in_the_transfer_folder(policy: PreTrainedModel)
     weights = read_weights(file)
     assert set(policy.state_dict()) - set(weights) == {"lm_head.weight"}
     assert all(torch.equal(policy.state_dict()[name], value) for name, value in weights.items())
-    assert [path.name for path in Path(folder).iterdir()] == ["version-1.safetensors"]
+    assert [path.name for path in Path(folder).iterdir()] == ["weights.safetensors"]
     Path(file.path).unlink()
     Path(folder).rmdir()
 
