@@ -1,8 +1,11 @@
 """Whether PPO learns: our actors on small models, score and KL before and after, seed by seed.
 
     python -m benchmarks.ppo_learning                                 3 seeds, lr 3e-5, KL below 1
-    python -m benchmarks.ppo_learning --lr 1e-4 --iterations 120 --shipped-limits
+    python -m benchmarks.ppo_learning --lr 1e-4 --iterations 120 --paper-kl
                                                                       monitors stop it in time
+
+The KL coefficient is one that keeps these models near the first policy for all iterations; with
+`--paper-kl` it is the paper's, and only the monitors hold the policy back.
 
 Models and prompts are those of `benchmarks.ppo`. Held-out requests are asked before and after;
 their replies get the preference model's score, the programmed score it was taught, and their KL
@@ -42,10 +45,11 @@ NUM_HELD_OUT = 256
 WINDOW = 5
 """Iterations whose mean is one point of a curve."""
 MIN_RISE, MAX_KL_NATS, MAX_STOPPED_KL_NATS = 0.5, 1.0, 8.0
-"""What a run must show: a rise of the score at a KL below the second; with the shipped limits, a
-stop before any iteration with a KL above the third."""
-KL_LIMIT_NATS = 0.75
-"""Where the KL ends a run whose policy is to stay below `MAX_KL_NATS`: a batch of 32 is noisy."""
+"""What a run must show: a rise of the score at a KL below the second, after all its iterations;
+with the paper's coefficient, a stop before any iteration with a KL above the third."""
+KL_COEFFICIENT = 0.6
+"""Of the score's spread per nat: at the paper's 0.02 these small models leave the first policy by 3
+nats within 30 iterations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,6 @@ class Learned:
     first_score: float
     last_score: float
     """Of rollouts, over the first and last `WINDOW` iterations."""
-    near_score: float
-    """The highest of any `WINDOW` iterations in a row whose mean KL is below `MAX_KL_NATS`."""
     last_kl_nats: float
     highest_kl_nats: float
     """Of a single iteration."""
@@ -85,29 +87,29 @@ class Learned:
         """Whether the run shows what it must; see `MIN_RISE`."""
         if self.after.programmed <= self.before.programmed:
             return False
-        if flags.shipped_limits:
+        if flags.paper_kl:
             return bool(self.stopped_by) and self.highest_kl_nats < MAX_STOPPED_KL_NATS
-        rises = min(self.near_score - self.first_score, self.after.score - self.before.score)
-        return rises >= MIN_RISE and self.after.kl_nats < MAX_KL_NATS
+        rise = min(self.last_score - self.first_score, self.after.score - self.before.score)
+        kl_nats = max(self.last_kl_nats, self.after.kl_nats)
+        return not self.stopped_by and rise >= MIN_RISE and kl_nats < MAX_KL_NATS
 
 
 def made_config(flags: argparse.Namespace, seed: int) -> TrainPPOConfig:
     """One run: 32 prompts, 4 minibatches, one thread per actor."""
     actor = {"num_cpus": 0.25, "num_threads": 1}
-    near = {"warn": None, "stop": KL_LIMIT_NATS, "patience": 1}
     roles = ("policy", "critic", "reference", "reward", "rollout")
     return TrainPPOConfig.model_validate(
         {
             "seed": seed,
             "num_iterations": flags.iterations,
             "checkpoint_every": 2,
-            "monitors": {} if flags.shipped_limits else {"kl_nats": near},
             "ppo": {
                 "num_rollouts": 32,
                 "num_minibatches": 4,
                 "micro_batch_size": 8,
                 "policy_learning_rate": flags.lr,
                 "critic_learning_rate": flags.lr,
+                **({} if flags.paper_kl else {"kl_coefficient": KL_COEFFICIENT}),
             },
             "rollout": {
                 "engine": "transformers",
@@ -172,12 +174,6 @@ def ask_policy(checkpoint: str, inputs: PPOInputs, prompts: Sequence[list[int]])
     )
 
 
-def windows(values: Sequence[float]) -> list[float]:
-    """Mean of every `WINDOW` values in a row."""
-    starts = range(max(1, len(values) - WINDOW + 1))
-    return [statistics.mean(values[start : start + WINDOW]) for start in starts]
-
-
 def learn(folder: Path, flags: argparse.Namespace, seed: int, run_folder: str) -> Learned:
     """One whole run with its actors."""
     assets = load_assets(folder)
@@ -193,11 +189,6 @@ def learn(folder: Path, flags: argparse.Namespace, seed: int, run_folder: str) -
         stopped_by="; ".join(result.notes),
         first_score=statistics.mean(scores[:WINDOW]),
         last_score=statistics.mean(scores[-WINDOW:]),
-        near_score=max(
-            score
-            for score, kl in zip(windows(scores), windows(kl_nats), strict=True)
-            if kl < MAX_KL_NATS
-        ),
         last_kl_nats=statistics.mean(kl_nats[-WINDOW:]),
         highest_kl_nats=max(kl_nats),
         before=ask_policy(inputs.policy, inputs, prompts),
@@ -212,8 +203,7 @@ def report(learned: Learned) -> str:
         f"seed {learned.seed}: {learned.iterations} iterations"
         + (f", {learned.stopped_by}" if learned.stopped_by else ""),
         f"  rollouts: score {learned.first_score:.2f} -> {learned.last_score:.2f} at KL "
-        f"{learned.last_kl_nats:.2f} nats per reply (highest {learned.highest_kl_nats:.2f}); "
-        f"{learned.near_score:.2f} while KL is below {MAX_KL_NATS:g}",
+        f"{learned.last_kl_nats:.2f} nats per reply (highest {learned.highest_kl_nats:.2f})",
         f"  held out: score {before.score:.2f} -> {after.score:.2f}, programmed "
         f"{before.programmed:.2f} -> {after.programmed:.2f}, KL {after.kl_nats:.2f}, tokens "
         f"{before.length_tokens:.1f} -> {after.length_tokens:.1f}, finished {after.finished:.0%}",
@@ -231,7 +221,6 @@ def summary(flags: argparse.Namespace, runs: Sequence[Learned]) -> dict[str, obj
         "prompts": NUM_PROMPTS,
         "held_out": NUM_HELD_OUT,
         "rollout_rise": round(mean(r.last_score - r.first_score for r in runs), 3),
-        "near_rise": round(mean(r.near_score - r.first_score for r in runs), 3),
         "held_out_rise": round(mean(r.after.score - r.before.score for r in runs), 3),
         "programmed_rise": round(mean(r.after.programmed - r.before.programmed for r in runs), 3),
         "last_kl_nats": round(mean(r.last_kl_nats for r in runs), 3),
@@ -247,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--lr", type=float, default=3e-5, help="of policy and critic")
     parser.add_argument("--iterations", type=int, default=30)
-    parser.add_argument("--shipped-limits", action="store_true", help="monitors as a run has them")
+    parser.add_argument("--paper-kl", action="store_true", help="the paper's coefficient, 0.02")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--assets", type=Path, help="folder to keep models in between runs")
     flags = parser.parse_args()
