@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -122,7 +122,6 @@ def teacher_session(
     teacher: TeacherConfig,
     run: Run,
     *,
-    models: Collection[str],
     total: int | None,
     unit: str,
     other_cpus: float = 0.0,
@@ -131,7 +130,6 @@ def teacher_session(
 
     Args:
         teacher: `config.teacher` with its base URL resolved.
-        models: names that the stage will ask for.
         total: units on the live line; None if unknown.
         other_cpus: what actors besides the callers hold.
 
@@ -139,7 +137,7 @@ def teacher_session(
         ConfigError, TeacherError: see `moss.endpoint.check_endpoint`.
         ResourceError: the cluster is too small.
     """
-    endpoint = check_endpoint(teacher, models)
+    endpoint = check_endpoint(teacher, config.models_asked())
     ledger_folder = ledger_beside(run.folder)
     num_cpus = config.caller.num_cpus * teacher.num_callers + other_cpus
     with (

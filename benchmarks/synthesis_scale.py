@@ -161,9 +161,7 @@ def run_stage(config: SynthesizePromptsConfig, meter: Meter) -> Manifest:
     """The stage as its job runs it, but for the endpoint."""
     with Run.open(config, "synthesize_prompts", inputs={}) as run:
         teacher = config.teacher
-        with teacher_session(
-            config, teacher, run, models=[teacher.model("prompts")], total=None, unit="prompts"
-        ) as session:
+        with teacher_session(config, teacher, run, total=None, unit="prompts") as session:
             count_rows(session, meter)
             meter.opened = time.perf_counter()
             outcome = synthesize_prompts(

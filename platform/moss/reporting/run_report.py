@@ -12,9 +12,9 @@ from decimal import Decimal
 from html import escape
 
 from moss.config.base import Config, StageConfig
+from moss.config.labelling import LabelPreferencesConfig
 from moss.config.synthesis import (
     CollectPromptsConfig,
-    LabelPreferencesConfig,
     SynthesisConfig,
     SynthesizeConversationsConfig,
     SynthesizePromptsConfig,

@@ -187,7 +187,7 @@ def row(row_id: str, status: str, **values: object) -> Row:
     }
 
 
-CONFIG = SynthesizePromptsConfig(run_id="r", quotas={"code": {"en": 1}})
+CONFIG = SynthesizePromptsConfig(run_id="r", quotas={"honesty": {"en": 1}})
 WHOLE = [row("a", "ok"), row("b", "filtered", reason="near duplicate of code-en-0000001-2")]
 
 
