@@ -167,7 +167,7 @@ def judge_notes(num_skipped: int, *, judge: str, responders: Sequence[str]) -> l
         notes.append(f"judge {judge} also wrote responses; its verdicts may favor its own")
     if num_skipped:
         notes.append(
-            f"{num_skipped} pairs of identical responses were not asked about and count as ties"
+            f"{num_skipped} pairs of identical responses were skipped: nothing to ask the judge"
         )
     return notes
 

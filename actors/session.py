@@ -90,8 +90,15 @@ class TeacherSession:
 
     def finish(self, run: Run, outcome: Outcome) -> Manifest:
         """Write files, report and manifest of the run; see `moss.reporting.finish`."""
+        with Ledger(self.setup.ledger_folder) as ledger:
+            bill = ledger.bill()
         return finish_run(
-            self._config, run, outcome, teacher=self.teacher, stand_in=self.endpoint.stand_in
+            self._config,
+            run,
+            outcome,
+            teacher=self.teacher,
+            stand_in=self.endpoint.stand_in,
+            bill=bill,
         )
 
 
@@ -153,7 +160,7 @@ def teacher_session(
             seed=config.seed,
             run=f"{config.run_id}-{uuid.uuid4().hex[:8]}",
             budget=(
-                start_budget(teacher, spent_so_far(ledger_folder, teacher))
+                start_budget(teacher, *spent_so_far(ledger_folder, teacher))
                 if teacher.is_capped
                 else None
             ),
@@ -168,11 +175,18 @@ def ledger_beside(run_folder: str) -> str:
     return storage.join(workspace, "ledgers", run_id)
 
 
-def spent_so_far(ledger_folder: str, teacher: TeacherConfig) -> Spend:
-    """What earlier attempts of the run paid, at today's prices."""
+def spent_so_far(ledger_folder: str, teacher: TeacherConfig) -> tuple[Spend, Spend]:
+    """What earlier attempts of the run paid, and what was in flight when they were killed.
+
+    Both at today's prices, the second at its worst case.
+    """
     with Ledger(ledger_folder) as ledger:
-        totals = ledger.totals()
-    return sum(
-        (price(model, prompt, done, teacher) for model, (_, prompt, done) in totals.items()),
-        Spend(),
+        bill = ledger.bill()
+    whole, in_doubt = (
+        sum(
+            (price(model, prompt, done, teacher) for model, (_, prompt, done) in totals.items()),
+            Spend(),
+        )
+        for totals in (bill.totals, bill.in_flight)
     )
+    return whole - in_doubt, in_doubt
