@@ -28,6 +28,8 @@ _PROBE_TIMEOUT_S = 10.0
 _START_ATTEMPTS = 3
 _RETRY_WAIT_S = 2.0
 
+_TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+
 logger = logging.getLogger(__name__)
 
 
@@ -139,6 +141,7 @@ def _start_private(temp_dir: str) -> None:
     """Start Ray here, in several attempts: a busy machine misses its fixed limit of 30 s."""
     import ray
 
+    logging.getLogger(_TOKEN_LOGGER).addFilter(_is_worth_saying)
     object_store_bytes = min(OBJECT_STORE_BYTES, int(psutil.virtual_memory().total * 0.3))
     for attempt in range(1, _START_ATTEMPTS + 1):
         try:
@@ -159,6 +162,14 @@ def _start_private(temp_dir: str) -> None:
                 ) from error
             logger.warning("Ray did not start (%s); trying once more", error)
             time.sleep(_RETRY_WAIT_S)
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """False for Ray's warning that it made a token: a private instance should have one.
+
+    `RAY_AUTH_MODE=token` would silence it too, but only when set before Ray is imported.
+    """
+    return not record.getMessage().startswith("Token authentication is enabled")
 
 
 def _autoscaling_limits() -> dict[str, float]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from actors.session import TeacherSession
+from moss.categories import DOMAINS
 from moss.collection import SimulateVisitor, clean, visitor_rows
 from moss.config.synthesis import CollectPromptsConfig
 from moss.recipes import Row
 from moss.synthesis_rows import Outcome, status_counts
-from moss.usecases import DOMAINS, UNKNOWN, ClassifyPrompt, SeedCandidate, select_seeds
+from moss.usecases import UNKNOWN, ClassifyPrompt, SeedCandidate, select_seeds
 
 SIMULATED_NOTE = "no served prompts yet: visitors were simulated by the teacher (source=simulated)"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from actors.caller import ROW, Batch, Stage, as_batch
 from actors.session import TeacherSession
 from moss.chat import Conversation
-from moss.config.synthesis import LabelPreferencesConfig
+from moss.config.labelling import LabelPreferencesConfig
 from moss.judge import JudgePair
 from moss.recipes import Row, stable_int, text_of
 from moss.responding import Respond, history_rows, pair_rows, responses_of
@@ -167,7 +167,7 @@ def judge_notes(num_skipped: int, *, judge: str, responders: Sequence[str]) -> l
         notes.append(f"judge {judge} also wrote responses; its verdicts may favor its own")
     if num_skipped:
         notes.append(
-            f"{num_skipped} pairs of identical responses were not asked about and count as ties"
+            f"{num_skipped} pairs of identical responses were skipped: nothing to ask the judge"
         )
     return notes
 

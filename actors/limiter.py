@@ -72,10 +72,9 @@ class EndpointLimiter:
 class BudgetActor:
     """The budget of one run."""
 
-    def __init__(self, config: TeacherConfig, spent: Spend) -> None:
-        self._keeper = BudgetKeeper(
-            Budget(tokens=config.budget_tokens, usd=config.budget_usd, spent=spent)
-        )
+    def __init__(self, config: TeacherConfig, spent: Spend, in_doubt: Spend) -> None:
+        tokens, usd = config.budget_tokens, config.budget_usd
+        self._keeper = BudgetKeeper(Budget(tokens=tokens, usd=usd, spent=spent, in_doubt=in_doubt))
 
     def trade(self, trade: Trade) -> Loan:
         """See `BudgetKeeper.trade`."""
@@ -105,11 +104,18 @@ def reach_limiter(config: TeacherConfig, *, idle_s: float = IDLE_S) -> ActorHand
     ).remote(idle_s)
 
 
-def start_budget(config: TeacherConfig, spent: Spend) -> ActorHandle:
-    """The run's budget, on the driver's node, so that no other node's death takes it."""
+def start_budget(config: TeacherConfig, spent: Spend, in_doubt: Spend) -> ActorHandle:
+    """The run's budget, on the driver's node, so that no other node's death takes it.
+
+    Args:
+        spent: by earlier attempts of the run.
+        in_doubt: what was in flight when they were killed, at its worst case.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(BudgetActor)
-    return actor.options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote(config, spent)
+    return actor.options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote(
+        config, spent, in_doubt
+    )
 
 
 class LeasedLimits:

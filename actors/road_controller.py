@@ -13,11 +13,11 @@ from actors.road_jobs import StageJob, StageRunner
 from moss.config.road import RoadConfig, StagePlan
 from moss.errors import ManifestError, MossError, WaitTimeoutError
 from moss.manifest import Manifest
-from moss.road import COMPLETE, Road, parse_submission_id, submission_id
-from moss.road_runs import StageView, finished_view, progress_note
+from moss.road import BROKEN, COMPLETE, Road, parse_submission_id, submission_id
+from moss.road_runs import StageView, finished_view, progress_note, stop_reason
 from moss.road_table import RoadDisplay
 
-CLEAR_ERROR_CODES = frozenset({2, 3})
+CLEAR_ERROR_CODES = frozenset({2, 3, 4})
 """Exit codes of `jobs.entry`: the stage said what is wrong, so another attempt changes nothing."""
 
 STOP_TIMEOUT_S = 30.0
@@ -84,12 +84,13 @@ class RoadController:
         self._last_number: dict[str, int] = {}
         self._started_here: dict[str, int] = {}
         self._manifests: dict[str, Manifest] = {}
+        self._stop_reasons: dict[str, str] = {}
 
     def run(self) -> None:
         """Walk the road to its end.
 
         Raises:
-            StageFailedError: a stage failed; nothing of this road runs any more.
+            StageFailedError: a stage failed or stopped; nothing of this road runs any more.
         """
         self._adopt()
         failure: StageFailedError | None = None
@@ -100,7 +101,8 @@ class RoadController:
                 try:
                     self._poll(stage)
                 except StageFailedError as error:
-                    self._road.move(stage.run_id, "failed")
+                    is_stopped = stage.run_id in self._stop_reasons
+                    self._road.move(stage.run_id, "stopped" if is_stopped else "failed")
                     failure = failure or error
             self._show()
             if self._road.stuck:
@@ -138,7 +140,7 @@ class RoadController:
         self._road.move(run_id, "running")
 
     def _start_ready(self) -> None:
-        if self._road.in_state("failed"):
+        if self._road.in_state(*BROKEN):
             return
         free = self._config.max_parallel_stages - len(self._road.in_state("running"))
         for stage in self._road.ready()[: max(0, free)]:
@@ -200,8 +202,12 @@ class RoadController:
             log = self._runner.log_tail(attempt.submission_id, self._config.num_log_lines)
         except MossError as error:
             log = f"(its log cannot be read: {error})"
+        stopped = stop_reason(self._runs.folder(stage), since_s=attempt.started_at_s)
+        if stopped is not None:
+            self._stop_reasons[stage.run_id] = stopped
+        how = "failed" if stopped is None else "stopped"
         return StageFailedError(
-            f"stage {stage.run_id} ({stage.job}) failed: {reason}\n"
+            f"stage {stage.run_id} ({stage.job}) {how}: {stopped or reason}\n"
             f"--- last lines of job {attempt.submission_id} ---\n{log}\n---\n"
             "Correct what the log names and give the same command again: finished stages are kept, "
             f"this one resumes in {self._runs.folder(stage)}"
@@ -215,7 +221,8 @@ class RoadController:
         if state in COMPLETE:
             return finished_view(stage.run_id, stage.job, state, self._manifest(stage))
         if state != "running":
-            return StageView(stage.run_id, stage.job, state)
+            note = self._stop_reasons.get(stage.run_id, "")
+            return StageView(stage.run_id, stage.job, state, note=note)
         seconds = time.time() - self._attempts[stage.run_id].started_at_s
         note = progress_note(self._runs.folder(stage))
         return StageView(stage.run_id, stage.job, state, seconds=seconds, note=note)

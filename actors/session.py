@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -90,8 +90,15 @@ class TeacherSession:
 
     def finish(self, run: Run, outcome: Outcome) -> Manifest:
         """Write files, report and manifest of the run; see `moss.reporting.finish`."""
+        with Ledger(self.setup.ledger_folder) as ledger:
+            bill = ledger.bill()
         return finish_run(
-            self._config, run, outcome, teacher=self.teacher, stand_in=self.endpoint.stand_in
+            self._config,
+            run,
+            outcome,
+            teacher=self.teacher,
+            stand_in=self.endpoint.stand_in,
+            bill=bill,
         )
 
 
@@ -122,7 +129,6 @@ def teacher_session(
     teacher: TeacherConfig,
     run: Run,
     *,
-    models: Collection[str],
     total: int | None,
     unit: str,
     other_cpus: float = 0.0,
@@ -131,7 +137,6 @@ def teacher_session(
 
     Args:
         teacher: `config.teacher` with its base URL resolved.
-        models: names that the stage will ask for.
         total: units on the live line; None if unknown.
         other_cpus: what actors besides the callers hold.
 
@@ -139,7 +144,7 @@ def teacher_session(
         ConfigError, TeacherError: see `moss.endpoint.check_endpoint`.
         ResourceError: the cluster is too small.
     """
-    endpoint = check_endpoint(teacher, models)
+    endpoint = check_endpoint(teacher, config.models_asked())
     ledger_folder = ledger_beside(run.folder)
     num_cpus = config.caller.num_cpus * teacher.num_callers + other_cpus
     with (
@@ -155,7 +160,7 @@ def teacher_session(
             seed=config.seed,
             run=f"{config.run_id}-{uuid.uuid4().hex[:8]}",
             budget=(
-                start_budget(teacher, spent_so_far(ledger_folder, teacher))
+                start_budget(teacher, *spent_so_far(ledger_folder, teacher))
                 if teacher.is_capped
                 else None
             ),
@@ -170,11 +175,18 @@ def ledger_beside(run_folder: str) -> str:
     return storage.join(workspace, "ledgers", run_id)
 
 
-def spent_so_far(ledger_folder: str, teacher: TeacherConfig) -> Spend:
-    """What earlier attempts of the run paid, at today's prices."""
+def spent_so_far(ledger_folder: str, teacher: TeacherConfig) -> tuple[Spend, Spend]:
+    """What earlier attempts of the run paid, and what was in flight when they were killed.
+
+    Both at today's prices, the second at its worst case.
+    """
     with Ledger(ledger_folder) as ledger:
-        totals = ledger.totals()
-    return sum(
-        (price(model, prompt, done, teacher) for model, (_, prompt, done) in totals.items()),
-        Spend(),
+        bill = ledger.bill()
+    whole, in_doubt = (
+        sum(
+            (price(model, prompt, done, teacher) for model, (_, prompt, done) in totals.items()),
+            Spend(),
+        )
+        for totals in (bill.totals, bill.in_flight)
     )
+    return whole - in_doubt, in_doubt

@@ -3,8 +3,10 @@
     python -m benchmarks.synthesis_kills --times 10
 
 Each round runs a job, kills one process of it, runs the job again on the same ledger, and compares
-with an undisturbed run. The last line is one JSON object: per victim the rounds whose output was
-equal, and the most answers that were sold again, which may be no more than were in flight.
+with an undisturbed run. A line tells of each round; what the runs and Ray print is kept aside, and
+shown where a run leaves no rows. The last line is one JSON object: per victim the rounds whose
+output was equal, and the most answers that were sold again. Exit code 1: an output was not equal,
+or more was sold again than was in flight.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
@@ -33,6 +35,7 @@ Victim = Literal["caller", "node", "driver"]
 ROOT = Path(__file__).resolve().parents[1]
 RUN_TIMEOUT_S = 300
 CONCURRENCY = 16
+LOG_TAIL_CHARACTERS = 3000
 LATENCY_S = 0.1
 
 
@@ -83,17 +86,32 @@ def job_cluster(*, with_node: bool) -> Iterator[int | None]:
 def start(
     endpoint: Running, folder: str, num_calls: int, *, with_node: bool
 ) -> subprocess.Popen[bytes]:
-    """The driver as a child that leads a process group of its own."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "benchmarks.synthesis_kills"),
-            *("--drive", endpoint.base_url, folder, str(num_calls), str(int(with_node))),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"},
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    """The driver as a child that leads a process group of its own; prints to `folder`/log."""
+    with Path(folder, "log").open("ab") as log:  # raylets tell of every kill, at length
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "benchmarks.synthesis_kills"),
+                *("--drive", endpoint.base_url, folder, str(num_calls), str(int(with_node))),
+            ],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def read_rows(folder: str) -> list[dict[str, object]]:
+    """What the last run in `folder` made.
+
+    Raises:
+        RuntimeError: it made nothing; with the end of what it printed.
+    """
+    path = Path(folder, "rows.json")
+    if not path.exists():
+        tail = Path(folder, "log").read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
+        raise RuntimeError(f"a run that nobody killed left no rows; it printed\n{tail}")
+    return content(json.loads(path.read_text()))
 
 
 def end(job: subprocess.Popen[bytes], family: list[psutil.Process]) -> None:
@@ -140,9 +158,9 @@ def round_of(
         again = start(endpoint, folder, num_calls, with_node=False)
         again.wait(RUN_TIMEOUT_S)
         end(again, [])
-        rows = json.loads(Path(folder, "rows.json").read_text())
+        rows = read_rows(folder)
     return {
-        "equal": content(rows) == expected,
+        "equal": rows == expected,
         "sold_again": int(endpoint.stats()["sold_again"]),
         "finished_without_resume": in_one_go,
         "killed_at": moment,
@@ -160,7 +178,7 @@ def undisturbed(endpoint: Running, num_calls: int) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory() as folder:
         job = start(endpoint, folder, num_calls, with_node=False)
         job.wait(RUN_TIMEOUT_S)
-        return content(json.loads(Path(folder, "rows.json").read_text()))
+        return read_rows(folder)
 
 
 def _descendants(job: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -184,7 +202,28 @@ def _title(process: psutil.Process) -> str:
         return ""
 
 
-def main() -> None:
+def describe_round(outcome: Mapping[str, object], num_calls: int) -> str:
+    """One round in a few words."""
+    went_on = "went on by itself" if outcome["finished_without_resume"] else "resumed"
+    output = "output equal" if outcome["equal"] else "OUTPUT DIFFERS"
+    return (
+        f"killed at {outcome['killed_at']} of {num_calls} calls, {went_on}: {output}, "
+        f"{outcome['sold_again']} sold again (at most {CONCURRENCY})"
+    )
+
+
+def find_faults(victim: str, rounds: Sequence[Mapping[str, object]]) -> list[str]:
+    """Rounds, counted from 1, that lost something or paid for more than was in flight."""
+    faults = []
+    for number, outcome in enumerate(rounds, 1):
+        if not outcome["equal"]:
+            faults.append(f"{victim} {number}: the output differs")
+        if int(str(outcome["sold_again"])) > CONCURRENCY:
+            faults.append(f"{victim} {number}: {outcome['sold_again']} answers sold again")
+    return faults
+
+
+def main() -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--times", type=int, default=10, help="kills per victim")
@@ -197,20 +236,26 @@ def main() -> None:
     if flags.drive:
         base_url, folder, num_calls, with_node = flags.drive
         driver(base_url, folder, int(num_calls), with_node=with_node == "1")
-        return
+        return 0
     figures: dict[str, object] = {"in_flight": CONCURRENCY, "calls": flags.calls}
+    faults: list[str] = []
     with running("--latency-s", str(LATENCY_S)) as endpoint:
         expected = undisturbed(endpoint, flags.calls)
         for victim in flags.victims:
-            rounds = [round_of(endpoint, victim, flags.calls, expected) for _ in range(flags.times)]
-            print(json.dumps({victim: rounds}), flush=True)
+            rounds: list[dict[str, object]] = []
+            for number in range(1, flags.times + 1):
+                rounds.append(round_of(endpoint, victim, flags.calls, expected))
+                told = describe_round(rounds[-1], flags.calls)
+                print(f"{victim} {number}/{flags.times}: {told}", flush=True)
+            faults += find_faults(victim, rounds)
             figures[victim] = {
                 "rounds": len(rounds),
                 "equal": sum(bool(item["equal"]) for item in rounds),
                 "max_sold_again": max(int(str(item["sold_again"])) for item in rounds),
             }
-    print(json.dumps(figures))
+    print(json.dumps(figures | {"faults": faults}))
+    return int(bool(faults))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

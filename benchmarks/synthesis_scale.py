@@ -15,8 +15,8 @@ wrote, kept or not. At 10, 50 and 100 % of the rows it prints
   first workers is reported apart (`startup_s`).
 
 The last line is one JSON object. Exit code 1: more than 20 % growth of memory from 10 to 100 %, or
-more than 20 % between the slowest and the fastest tenth, or another number of rows kept than
-expected.
+more than 20 % between the slowest and the fastest of these three tenths, or another number of rows
+kept than expected.
 """
 
 from __future__ import annotations
@@ -161,9 +161,7 @@ def run_stage(config: SynthesizePromptsConfig, meter: Meter) -> Manifest:
     """The stage as its job runs it, but for the endpoint."""
     with Run.open(config, "synthesize_prompts", inputs={}) as run:
         teacher = config.teacher
-        with teacher_session(
-            config, teacher, run, models=[teacher.model("prompts")], total=None, unit="prompts"
-        ) as session:
+        with teacher_session(config, teacher, run, total=None, unit="prompts") as session:
             count_rows(session, meter)
             meter.opened = time.perf_counter()
             outcome = synthesize_prompts(

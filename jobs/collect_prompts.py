@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs.entry import build_parser, guarded, resolve_config, run_job
-from moss.config.synthesis import COLLECT_ROLES, CollectPromptsConfig
+from moss.config.synthesis import CollectPromptsConfig
 
 CONFIG_CLASS = CollectPromptsConfig
 _JOB = "collect_prompts"
@@ -70,7 +70,6 @@ def run_stage(config: CollectPromptsConfig) -> None:
                 config,
                 teacher,
                 run,
-                models=[teacher.model(role) for role in COLLECT_ROLES],
                 total=None,
                 unit="prompts",
             ) as session,

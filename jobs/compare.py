@@ -39,9 +39,7 @@ def run_stage(config: CompareConfig) -> None:
         total = comparison_run.num_steps(config)
         with (
             teacher_endpoint(config.teacher) as llm,
-            teacher_session(
-                config, llm, run, models=[llm.model("judge")], total=total, unit="steps"
-            ) as session,
+            teacher_session(config, llm, run, total=total, unit="steps") as session,
         ):
             measured = comparison_run.measure(config, session)
         report = compare_report(measured.found, config)

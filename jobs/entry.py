@@ -12,6 +12,7 @@ import difflib
 import importlib
 import importlib.util
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,14 +67,17 @@ def run_job(
         body(config)
         _say_finished(job, config)
 
-    return guarded(job, work, size=flags.config)
+    return guarded(job, work, size=flags.config, workspace=flags.workspace)
 
 
-def guarded(job: str, work: Callable[[], None], *, size: str = "tiny") -> int:
+def guarded(
+    job: str, work: Callable[[], None], *, size: str = "tiny", workspace: str | None = None
+) -> int:
     """Run `work`; errors of `moss.errors` become one message on stderr and an exit code.
 
     Args:
         size: the config in use; hints at other jobs name theirs of the same size.
+        workspace: the one that the user named; such hints name it too.
     """
     try:
         check_layout()
@@ -83,7 +87,7 @@ def guarded(job: str, work: Callable[[], None], *, size: str = "tiny") -> int:
     except BudgetError as error:
         return _report(job, error, EXIT_BUDGET)
     except ManifestError as error:
-        hint = _maker_hint(str(error), size)
+        hint = _maker_hint(str(error), size, workspace)
         return _report(job, ManifestError(f"{error}{hint}"), EXIT_FAILED)
     except MossError as error:
         return _report(job, error, EXIT_FAILED)
@@ -225,14 +229,15 @@ def _say_finished(job: str, config: StageConfig) -> None:
         print(f"  note: {note}")
 
 
-def _maker_hint(message: str, size: str) -> str:
+def _maker_hint(message: str, size: str, workspace: str | None) -> str:
     """The command that makes the run a message names, if a shipped config does."""
     files = CONFIGS.glob("*/*.yaml")
     for file in sorted(files, key=lambda file: (not file.stem.startswith(size), str(file))):
         run_id = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("run_id")
         run_id = run_id or _default_run_id(file.parent.name)
         if run_id and f"/{run_id} has no manifest" in message:
-            return f"; python -m jobs.{file.parent.name} --config {file.stem} makes it"
+            place = f" --workspace {shlex.quote(workspace)}" if workspace else ""
+            return f"; python -m jobs.{file.parent.name} --config {file.stem}{place} makes it"
     return ""
 
 

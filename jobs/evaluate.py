@@ -38,9 +38,7 @@ def run_stage(config: EvaluateConfig) -> None:
         total = evaluation_run.num_steps(config)
         with (
             teacher_endpoint(config.teacher) as llm,
-            teacher_session(
-                config, llm, run, models=[llm.model("judge")], total=total, unit="steps"
-            ) as session,
+            teacher_session(config, llm, run, total=total, unit="steps") as session,
         ):
             measured = evaluation_run.measure(config, session)
         report = make_report(measured.findings, config)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jobs.entry import run_job
-from moss.config.synthesis import LabelPreferencesConfig
+from moss.config.labelling import LabelPreferencesConfig
 
 CONFIG_CLASS = LabelPreferencesConfig
 
@@ -38,7 +38,6 @@ def run_stage(config: LabelPreferencesConfig) -> None:
                 config,
                 teacher,
                 run,
-                models=[*config.response_models, teacher.model("judge")],
                 total=None,
                 unit="rows",
                 other_cpus=config.response.num_cpus,

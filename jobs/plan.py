@@ -23,7 +23,7 @@ CONFIG_CLASS = PlanConfig
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
     flags = _parser().parse_args(argv)
-    return guarded("plan", lambda: show_plan(flags), size=flags.config)
+    return guarded("plan", lambda: show_plan(flags), size=flags.config, workspace=flags.workspace)
 
 
 def show_plan(flags: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import yaml
-from rich.console import Console
 
 from actors.layout import check_layout
 from jobs.road_plan import RoadPlan, check_machine, downstream, service_url
@@ -24,7 +23,7 @@ from moss.lineage import discard_run
 from moss.road import Road, road_id
 from moss.road_records import ProcessRecord, RoadLock, record_folder
 from moss.road_runs import StageView, finished_view
-from moss.road_table import ChangeLines, LiveTable, stage_table
+from moss.road_table import ChangeLines, LiveTable, print_stages
 
 if TYPE_CHECKING:
     from actors.road_jobs import RoadJobs
@@ -53,7 +52,7 @@ def walk(config: RoadConfig, *, restart: Sequence[str] = ()) -> None:
                     discard_run(plan.folder(stage))
             plan.skip_finished()
             if plan.road.complete:
-                _print_stages(plan, f"road {plan.name}: all finished earlier")
+                print_stages(f"road {plan.name}: all finished earlier", views(plan))
             else:
                 _run_stages(plan, services)
         finally:
@@ -66,7 +65,7 @@ def show_plan(config: RoadConfig) -> None:
     """Print the stages in order, those that are finished already marked, and start nothing."""
     plan = make_plan(config)
     plan.skip_finished()
-    _print_stages(plan, f"road {plan.name} in {plan.workspace}")
+    print_stages(f"road {plan.name} in {plan.workspace}", views(plan))
     for stage in plan.road.in_state("waiting"):
         print(plan.entrypoint(stage))
 
@@ -82,11 +81,6 @@ def stop(config: RoadConfig) -> None:
 def make_plan(config: RoadConfig) -> RoadPlan:
     """The road with its stages' configs; stages elsewhere use that cluster's own Python."""
     return RoadPlan(config, python=sys.executable if config.address is None else "python")
-
-
-def _print_stages(plan: RoadPlan, title: str) -> None:
-    console = Console()
-    console.print(stage_table(title, views(plan), width=console.width))
 
 
 def views(plan: RoadPlan) -> list[StageView]:

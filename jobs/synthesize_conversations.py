@@ -25,7 +25,6 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
     from actors.synthesis import synthesize_conversations
     from jobs.teacher_session import teacher_endpoint
     from moss.lineage import Run
-    from moss.synthesis_plan import conversation_models
     from moss.synthesis_rows import ok_rows
 
     source = config.run_path(config.prompts)
@@ -40,7 +39,6 @@ def run_stage(config: SynthesizeConversationsConfig) -> None:
                 config,
                 teacher,
                 run,
-                models=conversation_models(config, teacher),
                 total=min(num_prompts, config.max_prompts or num_prompts),
                 unit="conversations",
             ) as session,

@@ -35,9 +35,7 @@ def run_stage(config: SynthesizePromptsConfig) -> None:
         total = sum(sum(by_language.values()) for by_language in config.quotas.values())
         with (
             teacher_endpoint(config.teacher) as teacher,
-            teacher_session(
-                config, teacher, run, models=[teacher.model("prompts")], total=total, unit="prompts"
-            ) as session,
+            teacher_session(config, teacher, run, total=total, unit="prompts") as session,
         ):
             outcome = synthesize_prompts(
                 config, session, seeds=seeds, red_team=load_red_team_rows()

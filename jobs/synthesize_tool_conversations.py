@@ -38,7 +38,6 @@ def run_stage(config: SynthesizeToolConversationsConfig) -> None:
                 config,
                 teacher,
                 run,
-                models=[teacher.model("tools"), teacher.model("difficulty")],
                 total=None,
                 unit="rows",
             ) as session,

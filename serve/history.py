@@ -1,4 +1,4 @@
-"""Makes a conversation fit the model's context (requirements 5.2, row 29).
+"""Makes a conversation fit the model's context.
 
 Old Results become None first, oldest first, as the tools' text is long and the replies hold what
 mattered; then whole turns go, oldest first. Nothing is ever cut inside a section. In the turn being

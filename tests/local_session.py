@@ -47,7 +47,11 @@ class LocalSession:
         return cast("TeacherSession", self)
 
     def finish(self, run: Run, outcome: Outcome) -> Manifest:
-        return finish_run(self._config, run, outcome, teacher=self.teacher, stand_in=True)
+        with Ledger(self._ledger_folder) as ledger:
+            bill = ledger.bill()
+        return finish_run(
+            self._config, run, outcome, teacher=self.teacher, stand_in=True, bill=bill
+        )
 
     def call_stage(self, recipe: Recipe) -> Recipe:
         return recipe

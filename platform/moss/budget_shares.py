@@ -2,8 +2,8 @@
 
 `BudgetKeeper` holds the budget. A `BudgetShare` is what one caller was lent: it reserves each
 request's worst case from it, and trades a few times a second: spent and surplus for a new loan.
-Spent plus lent never passes the cap. A caller that dies is written off as if it had spent its loan,
-since what was in flight may be billed; the ledger knows the true figure at the next start.
+Spent plus lent never passes the cap. The loan of a caller that dies stays set aside, since what was
+in flight may be billed; the ledger knows how much that was at the next start.
 """
 
 from __future__ import annotations
@@ -93,6 +93,11 @@ class BudgetKeeper:
         """Settled so far."""
         return self._budget.spent
 
+    @property
+    def in_doubt(self) -> Spend:
+        """See `Budget.in_doubt`."""
+        return self._budget.in_doubt
+
     def _settle(self, trade: Trade, now: float) -> None:
         self._seen[trade.holder] = now
         given_up = trade.spent + trade.returned
@@ -121,7 +126,7 @@ class BudgetKeeper:
         for holder in [h for h, seen in self._seen.items() if now - seen > SILENCE_S]:
             lost = self._lent.pop(holder)
             del self._seen[holder]
-            self._budget.settle(lost, lost)
+            self._budget.write_off(lost)
 
 
 class BudgetShare:

@@ -1,6 +1,6 @@
 """The chat format: a meta-instruction with tool switches, then turns of five sections.
 
-One rendered turn (paper section 8.1; layout of the released data, requirements 2.4):
+One rendered turn (paper section 8.1; the layout is that of the released data):
 
     <|Human|>: What is 12+7?<eoh>
     <|Inner Thoughts|>: This is a calculation.<eot>

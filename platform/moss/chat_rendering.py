@@ -3,7 +3,7 @@
 A conversation becomes a list of spans, each with a loss flag. Control spans turn into control
 tokens by id; the text between two control tokens is encoded as one run, and a token carries loss
 when its last character lies in a span that does. So the mask follows characters, not counts of
-header tokens, and holds for every tokenizer (requirements 5.2, row 27).
+header tokens, and holds for every tokenizer.
 """
 
 from __future__ import annotations

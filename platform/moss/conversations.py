@@ -7,7 +7,7 @@ Round k+1 sends what round k sent, plus its response, plus an open "[Human]:".
 the other's, and the simulator reads the conversation with the roles swapped.
 
 End markers: the paper shows three in one example; the prompt uses `<eoh>` after a person and
-`<eor>` after MOSS, the parser takes any `<eo?>` (requirements 5.2, decision 9).
+`<eor>` after MOSS, the parser takes any `<eo?>`.
 """
 
 from __future__ import annotations

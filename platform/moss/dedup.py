@@ -1,8 +1,8 @@
 """Which texts say the same thing, which are too short, and in what language they are.
 
 Exact duplicates by normal form, near duplicates by MinHash over character 5-grams at a Jaccard
-similarity of 0.8 (requirements 5.2, decision 11; the paper only says "deduplication"). Among the
-texts of a cluster the smallest id wins, whatever the order or partitioning in which they came.
+similarity of 0.8 (the paper only says "deduplication"). Among the texts of a cluster the smallest
+id wins, whatever the order or partitioning in which they came.
 """
 
 from __future__ import annotations

@@ -17,12 +17,12 @@ from typing import BinaryIO, Self
 
 from moss import storage
 from moss.errors import StorageError
+from moss.ledger_lines import Bill as Bill
 from moss.ledger_lines import Charge as Charge
 from moss.ledger_lines import LedgerRecord as LedgerRecord
 from moss.ledger_lines import (
     Scan,
     Totals,
-    add_totals,
     charge_line,
     parse_record,
     record_line,
@@ -101,7 +101,7 @@ class Ledger:
     async def store_charge(self, charge: Charge) -> None:
         """Record what was billed, or may have been, without a usable answer."""
         await self._writing().store(charge_line(charge))
-        self._own.count(charge.key, charge.model, charge.prompt_tokens, charge.completion_tokens)
+        self._own.count(charge)
 
     async def store_sent(self, worst: Charge) -> None:
         """Record that a request is about to be sent; for budgets that must outlive a kill."""
@@ -115,16 +115,20 @@ class Ledger:
 
     def totals(self) -> Totals:
         """Calls and tokens per model of all that was paid, or may have been."""
-        total: Totals = {}
+        return self.bill().totals
+
+    def bill(self) -> Bill:
+        """The totals, and what of them brought no answer."""
+        bill = Bill()
         packs, loose = self._listed()
         for pack in packs:
-            add_totals(total, pack.totals)
+            bill.add(pack.bill)
         scan = Scan()
         for name in loose:
             for _ in iterate_lines(self._folder, name, scan):
                 pass
-        add_totals(total, scan.totals())
-        return total
+        bill.add(scan.bill())
+        return bill
 
     def records(self) -> Iterator[LedgerRecord]:
         """Every record on disk, file by file, each key once."""
@@ -217,7 +221,7 @@ class Ledger:
             self._number(position.name)
         number = (len(self._names) - 1) << 40
         self._recent[bytes.fromhex(record.key)[:PREFIX_BYTES]] = number | position.offset
-        self._own.count(record.key, record.model, record.prompt_tokens, record.completion_tokens)
+        self._own.count(record)
         self._own.num_answers += 1
         if self._own.num_answers >= self._seal_entries and isinstance(self._writer, FileWriter):
             self._seal(self._writer, number)
@@ -229,7 +233,7 @@ class Ledger:
         for key in [k for k, at in self._recent.items() if at >> 40 == number >> 40]:
             index.add(key, self._recent.pop(key) - number)
         path = storage.join(self._folder, writer.name + INDEX)
-        index.write(path, totals=self._own.totals, replaces=())
+        index.write(path, bill=self._own.bill, replaces=())
         self._packs.append(open_pack(self._folder, writer.name))
         in_flight = self._own.in_flight
         self._writer, self._own = None, _OwnFile(in_flight=in_flight)
@@ -247,9 +251,10 @@ class _OwnFile:
     """What this process has put into its current file."""
 
     num_answers: int = 0
-    totals: Totals = field(default_factory=dict)
+    bill: Bill = field(default_factory=Bill)
     in_flight: dict[str, Charge] = field(default_factory=dict)
 
-    def count(self, key: str, model: str, prompt_tokens: int, completion_tokens: int) -> None:
-        self.in_flight.pop(key, None)
-        add_totals(self.totals, {model: [1, prompt_tokens, completion_tokens]})
+    def count(self, outcome: LedgerRecord | Charge) -> None:
+        self.in_flight.pop(outcome.key, None)
+        counts = {outcome.model: [1, outcome.prompt_tokens, outcome.completion_tokens]}
+        self.bill.add(Bill(counts, charges=counts if isinstance(outcome, Charge) else {}))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from moss.errors import DataError
 
@@ -47,6 +47,26 @@ class Charge:
 
 Totals = dict[str, list[int]]
 """Model -> calls, prompt tokens, completion tokens."""
+
+
+@dataclass(slots=True)
+class Bill:
+    """All that was paid, or may have been, and the parts of it that brought no answer."""
+
+    totals: Totals = field(default_factory=dict)
+    charges: Totals = field(default_factory=dict)
+    """Billed, or perhaps billed, and nothing usable came."""
+    in_flight: Totals = field(default_factory=dict)
+    """In flight when their writer died, at their worst case."""
+
+    def add(self, more: Bill) -> None:
+        """Add `more` into this one."""
+        for total, other in (
+            (self.totals, more.totals),
+            (self.charges, more.charges),
+            (self.in_flight, more.in_flight),
+        ):
+            add_totals(total, other)
 
 
 def content_key(endpoint: str, body: dict[str, object], sample: int) -> str:
@@ -123,7 +143,7 @@ class Scan:
     """Reads the lines of files, by name, oldest first; counts as it goes."""
 
     def __init__(self) -> None:
-        self._totals: Totals = {}
+        self._counted = Bill()
         self._in_flight: dict[tuple[str, str], Charge] = {}
         self._name = self._writer = ""
 
@@ -145,13 +165,14 @@ class Scan:
                     yield offset, key, line
             offset += len(line)
 
-    def totals(self) -> Totals:
-        """Answers, charges, and what was in flight after the last line, at its worst case."""
-        total: Totals = {}
-        add_totals(total, self._totals)
+    def bill(self) -> Bill:
+        """Answers, charges, and what was in flight after the last line."""
+        bill = Bill()
+        bill.add(self._counted)
         for worst in self._in_flight.values():
-            add_totals(total, {worst.model: [1, worst.prompt_tokens, worst.completion_tokens]})
-        return total
+            counts = {worst.model: [1, worst.prompt_tokens, worst.completion_tokens]}
+            bill.add(Bill(counts, in_flight=counts))
+        return bill
 
     def _take(self, line: bytes) -> bytes | None:
         try:
@@ -169,8 +190,8 @@ class Scan:
             self._in_flight[self._writer, key] = charge
             return None
         self._in_flight.pop((self._writer, key), None)
-        counts = [1, charge.prompt_tokens, charge.completion_tokens]
-        add_totals(self._totals, {charge.model: counts})
+        counts = {charge.model: [1, charge.prompt_tokens, charge.completion_tokens]}
+        self._counted.add(Bill(counts, charges=counts if kind == "charge" else {}))
         return packed if kind == "key" else None
 
 

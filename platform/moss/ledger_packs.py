@@ -1,6 +1,6 @@
 """Large ledger files with a sorted index beside them, and how many small files become one.
 
-A pack is `<name>.jsonl` with `<name>.index`: a JSON line (entries, totals, replaced files),
+A pack is `<name>.jsonl` with `<name>.index`: a JSON line (entries, bill, replaced files),
 then 24 bytes per entry in ascending order: the first 16 bytes of the key and the line's offset. A
 local index is mapped, not read, so that two million entries cost a process no memory of its own
 and all callers of a node share one copy; a remote one is fetched whole.
@@ -16,12 +16,12 @@ import mmap
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from moss import storage
 from moss.errors import DataError
-from moss.ledger_lines import Scan, Totals, add_totals
+from moss.ledger_lines import Bill, Scan
 
 DATA = ".jsonl"
 INDEX = ".index"
@@ -38,7 +38,7 @@ class Pack:
 
     name: str
     """Without folder and ending."""
-    totals: Totals
+    bill: Bill
     replaces: tuple[str, ...]
     """Files that this pack holds the content of, named likewise; readers pass over them."""
     rows: bytes | mmap.mmap
@@ -78,13 +78,13 @@ class IndexBuilder:
         """One entry."""
         self._rows += _ROW.pack(key[:PREFIX_BYTES], offset)
 
-    def write(self, path: str, *, totals: Totals, replaces: Iterable[str]) -> None:
+    def write(self, path: str, *, bill: Bill, replaces: Iterable[str]) -> None:
         """Write the index file, atomically."""
         import numpy as np
 
         rows = np.frombuffer(self._rows, dtype=[("high", ">u8"), ("low", ">u8"), ("at", ">u8")])
         order = np.lexsort((rows["at"], rows["low"], rows["high"]))
-        header = {"entries": len(self), "totals": totals, "replaces": sorted(replaces)}
+        header = {"entries": len(self), **asdict(bill), "replaces": sorted(replaces)}
         line = json.dumps(header).encode() + b"\n"
         storage.write_bytes(path, line + rows[order].tobytes())
 
@@ -108,7 +108,8 @@ def open_pack(folder: str, name: str) -> Pack:
         header = json.loads(rows[:start])
         pack = Pack(
             name=name,
-            totals={model: list(counts) for model, counts in header["totals"].items()},
+            # Older indexes hold totals alone; what they index is paid for, and must stay readable.
+            bill=Bill(header["totals"], header.get("charges", {}), header.get("in_flight", {})),
             replaces=tuple(header["replaces"]),
             rows=rows,
             start=start,
@@ -126,8 +127,7 @@ def write_pack(folder: str, name: str, sources: Iterable[tuple[str, Pack | None]
 
     The sources stay; the caller deletes them once this has returned.
     """
-    totals: Totals = {}
-    scan = Scan()
+    bill, scan = Bill(), Scan()
     index = IndexBuilder()
     replaces: set[str] = set()
     offset = 0
@@ -143,12 +143,12 @@ def write_pack(folder: str, name: str, sources: Iterable[tuple[str, Pack | None]
                     index.add(key, offset)
                     offset += data.write(line)
                 if pack is not None:
-                    add_totals(totals, pack.totals)
+                    bill.add(pack.bill)
         storage.put_file(temporary, storage.join(folder, name + DATA))
     finally:
         temporary.unlink(missing_ok=True)
-    add_totals(totals, scan.totals())
-    index.write(storage.join(folder, name + INDEX), totals=totals, replaces=replaces)
+    bill.add(scan.bill())
+    index.write(storage.join(folder, name + INDEX), bill=bill, replaces=replaces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,11 +68,17 @@ class Budget:
     """Caps on tokens and money. `reserve` before sending, `settle` after the answer."""
 
     def __init__(
-        self, *, tokens: int | None, usd: Decimal | None, spent: Spend | None = None
+        self,
+        *,
+        tokens: int | None,
+        usd: Decimal | None,
+        spent: Spend | None = None,
+        in_doubt: Spend | None = None,
     ) -> None:
         self._cap_tokens = tokens
         self._cap_usd = usd
         self._spent = spent or Spend()
+        self._in_doubt = in_doubt or Spend()
         self._reserved = Spend()
 
     @property
@@ -85,6 +91,11 @@ class Budget:
         """Settled so far, earlier attempts of the run included."""
         return self._spent
 
+    @property
+    def in_doubt(self) -> Spend:
+        """Worst case of what was in flight when its process died: it may have been billed."""
+        return self._in_doubt
+
     def reserve(self, amount: Spend) -> bool:
         """Set `amount` aside; False if it must wait until requests in flight are settled.
 
@@ -92,7 +103,7 @@ class Budget:
             BudgetError: see `refuse_impossible`.
         """
         self.refuse_impossible(amount)
-        after = self._spent + amount + self._reserved
+        after = self._spent + self._in_doubt + amount + self._reserved
         if self._cap_tokens is not None and after.tokens > self._cap_tokens:
             return False
         if self._cap_usd is not None and after.usd > self._cap_usd:
@@ -106,24 +117,35 @@ class Budget:
         Raises:
             BudgetError: it would pass a cap even if what is in flight cost nothing.
         """
-        needed = self._spent + amount
+        needed = self._spent + self._in_doubt + amount
         if self._cap_tokens is not None and needed.tokens > self._cap_tokens:
             raise BudgetError(
-                f"token budget used up: {self._spent.tokens} spent, the next request may need "
-                f"{amount.tokens}, cap is {self._cap_tokens}; what was paid is kept: raise "
-                "teacher.budget_tokens and run again to go on"
+                f"token budget used up: {self._spent.tokens:,} spent"
+                f"{_set_aside(f'{self._in_doubt.tokens:,}' if self._in_doubt.tokens else '')}, "
+                f"the next request may need {amount.tokens:,}, cap is {self._cap_tokens:,}; what "
+                "was paid is kept: raise teacher.budget_tokens and run again to go on"
             )
         if self._cap_usd is not None and needed.usd > self._cap_usd:
             raise BudgetError(
-                f"money budget used up: ${self._spent.usd:.4f} spent, the next request may cost "
-                f"${amount.usd:.4f}, cap is ${self._cap_usd}; what was paid is kept: raise "
-                "teacher.budget_usd and run again to go on"
+                f"money budget used up: ${self._spent.usd:.4f} spent"
+                f"{_set_aside(f'${self._in_doubt.usd:.4f}' if self._in_doubt.usd else '')}, "
+                f"the next request may cost ${amount.usd:.4f}, cap is ${self._cap_usd}; what "
+                "was paid is kept: raise teacher.budget_usd and run again to go on"
             )
 
     def settle(self, reserved: Spend, spent: Spend) -> None:
         """Turn a reservation into what was really spent (zero when nothing was sold)."""
         self._reserved -= reserved
         self._spent += spent
+
+    def write_off(self, reserved: Spend) -> None:
+        """Nobody will say any more what a reservation cost: it stays set aside."""
+        self._reserved -= reserved
+        self._in_doubt += reserved
+
+
+def _set_aside(amount: str) -> str:
+    return f" and {amount} set aside for what was in flight when a process died" if amount else ""
 
 
 class Limits(Protocol):

@@ -193,7 +193,7 @@ class ValueModel(nn.Module):
     def from_preference_model(
         cls, folder: str | Path, *, dtype: torch.dtype = torch.float32
     ) -> ValueModel:
-        """A critic that starts as the preference model of `folder` (requirements 5.2, row 24).
+        """A critic that starts as the preference model of `folder`.
 
         Args:
             dtype: of the body; the head is in fp32.

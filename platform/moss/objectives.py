@@ -108,8 +108,8 @@ class PreferenceObjective:
     """Pairwise preference (Eq. 1).
 
     A batch holds exactly `batch_size` pairs, filled prompt by prompt; the responses of a prompt are
-    scored once and stand in all its pairs (requirements 5.2, row 17). A prompt whose pairs do not
-    fit goes on in the next batch.
+    scored once and stand in all its pairs: six forward passes in place of thirty. A prompt whose
+    pairs do not fit goes on in the next batch.
     """
 
     def __init__(

@@ -2,8 +2,8 @@
 
 `TokenSequences` holds examples of any length; `TokenWindows` cuts a stream of documents into
 equal windows. A window may span documents, which are separated by the end-of-sequence token, and
-attention crosses that border: the usual way to pack documents (requirements 5.2, row 5). Chat
-sequences are never joined, only padded, so nothing leaks from one to another.
+attention crosses that border: the usual way to pack documents. Chat sequences are never joined,
+only padded, so nothing leaks from one to another.
 
 Shapes: `S` sequences, `N` tokens of all of them, `B` rows, `T` padded length.
 """

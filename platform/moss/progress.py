@@ -26,9 +26,11 @@ from pydantic import ValidationError
 
 from moss import storage
 from moss.config.base import Config
-from moss.errors import DataError, StorageError
+from moss.errors import DataError, StorageError, TeacherQuotaError
 
 PROGRESS_FILE = "progress.json"
+ProgressState = Literal["running", "done", "stopped", "failed"]
+"""`stopped`: a budget or quota is used up, or somebody interrupted; the run goes on when asked."""
 _LIVE_LINE_EVERY_S = 0.1
 _JSON_LINE_EVERY_S = 2.0
 _FILE_EVERY_S = 1.0
@@ -40,7 +42,9 @@ class ProgressRecord(Config):
     """Contents of `progress.json` and of each JSON line."""
 
     label: str
-    state: Literal["running", "done", "failed"]
+    state: ProgressState
+    reason: str = ""
+    """Why it stopped or failed."""
     done: int
     total: int | None
     """None where the end is not known."""
@@ -128,7 +132,7 @@ class Progress:
                 self._spend_usd = (self._spend_usd or 0.0) + spend_usd
             self._report("running")
 
-    def record(self, state: Literal["running", "done", "failed"] = "running") -> ProgressRecord:
+    def record(self, state: ProgressState = "running", reason: str = "") -> ProgressRecord:
         """The counts with rate and ETA as of now."""
         elapsed_s = self._clock() - self._started_at
         fresh = self._done - self._done_before
@@ -142,6 +146,7 @@ class Progress:
         return ProgressRecord(
             label=self._label,
             state=state,
+            reason=reason,
             done=self._done,
             total=self._total,
             unit=self._unit,
@@ -170,11 +175,11 @@ class Progress:
     ) -> None:
         with self._lock:
             self._shown_at = self._stored_at = float("-inf")
-            self._report("done" if kind is None else "failed")
+            self._report(*_ending(error))
             if self._is_terminal:
                 print(file=self._stream, flush=True)
 
-    def _report(self, state: Literal["running", "done", "failed"]) -> None:
+    def _report(self, state: ProgressState, reason: str = "") -> None:
         now = self._clock()
         show = now - self._shown_at >= (
             _LIVE_LINE_EVERY_S if self._is_terminal else _JSON_LINE_EVERY_S
@@ -182,7 +187,7 @@ class Progress:
         store = self._path is not None and now - self._stored_at >= _FILE_EVERY_S
         if not show and not store:
             return
-        record = self.record(state)
+        record = self.record(state, reason)
         if show:
             self._shown_at = now
             self._show(record)
@@ -203,6 +208,16 @@ class Progress:
         # A report that cannot be stored must not end the work it reports on.
         with contextlib.suppress(StorageError):
             storage.write_json(self._path, record.model_dump(mode="json"))
+
+
+def _ending(error: BaseException | None) -> tuple[ProgressState, str]:
+    """State and reason of work that ended with `error`."""
+    if error is None:
+        return "done", ""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "interrupted"
+    state: ProgressState = "stopped" if isinstance(error, TeacherQuotaError) else "failed"
+    return state, f"{type(error).__name__}: {error}"
 
 
 def read_progress(run_folder: str) -> ProgressRecord | None:
@@ -234,6 +249,8 @@ def render_line(record: ProgressRecord) -> str:
     elif record.spend_tokens:
         of_tokens = "" if record.forecast_tokens is None else f" of ~{record.forecast_tokens:,}"
         parts.append(f"{record.spend_tokens:,}{of_tokens} tokens")
+    if record.state in ("stopped", "failed"):
+        parts.append(record.state)
     if record.note:
         parts.append(" ".join(record.note.split()))
     return "  ".join(parts)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from moss.chat import Conversation
-from moss.config.synthesis import LabelPreferencesConfig, SamplingConfig
+from moss.config.labelling import LabelPreferencesConfig
+from moss.config.synthesis import SamplingConfig
 from moss.conversations import (
     Exchange,
     assistant_messages,

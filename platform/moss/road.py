@@ -4,6 +4,7 @@ States of a stage:
 
     waiting ──> running ──> done
        │           ├──────> failed
+       │           ├──────> stopped     (a budget or quota is used up)
        │           └──────> waiting     (another attempt, or a killed driver's job that was stopped)
        └──────> skipped                 (an earlier run of the road finished it)
 
@@ -20,16 +21,18 @@ from typing import Literal
 from moss.config.road import StagePlan
 from moss.errors import ConfigError, DataError
 
-StageState = Literal["waiting", "running", "done", "failed", "skipped"]
+StageState = Literal["waiting", "running", "done", "failed", "stopped", "skipped"]
 
 _LEGAL: Mapping[StageState, frozenset[StageState]] = {
     "waiting": frozenset({"running", "skipped"}),
-    "running": frozenset({"done", "failed", "waiting"}),
+    "running": frozenset({"done", "failed", "stopped", "waiting"}),
     "done": frozenset(),
     "failed": frozenset(),
+    "stopped": frozenset(),
     "skipped": frozenset(),
 }
 COMPLETE: frozenset[StageState] = frozenset({"done", "skipped"})
+BROKEN: frozenset[StageState] = frozenset({"failed", "stopped"})
 
 
 class Road:
@@ -96,8 +99,8 @@ class Road:
 
     @property
     def stuck(self) -> bool:
-        """True if a stage failed and none is running."""
-        return bool(self.in_state("failed")) and not self.in_state("running")
+        """True if a stage failed or stopped and none is running."""
+        return bool(self.in_state(*BROKEN)) and not self.in_state("running")
 
     @property
     def teacher_needed(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from moss.config.base import StageConfig
 from moss.manifest import Cost, InputRun, Manifest, is_finished, load_manifest
@@ -54,7 +55,8 @@ class StageView:
     job: str
     state: StageState
     num_rows: int | None = None
-    """Rows of a dataset; None for a checkpoint, whose records beside it say nothing of its size."""
+    """Rows written to all files of a dataset, those with a status other than ok included; None for
+    a checkpoint, whose records beside it say nothing of its size."""
     seconds: float | None = None
     spend: str = ""
     note: str = ""
@@ -82,6 +84,19 @@ def describe_cost(cost: Cost | None) -> str:
     if cost.stand_in:
         return f"{calls} (stand-in)"
     return f"{calls}, " + (f"${cost.usd:.2f}" if cost.usd is not None else "price unknown")
+
+
+def stop_reason(folder: str, *, since_s: float) -> str | None:
+    """Why a stage stopped short, to go on when asked; None if it did not, or said nothing.
+
+    Args:
+        since_s: Unix time at which the attempt began; what an earlier one stored does not count.
+    """
+    record = read_progress(folder)
+    if record is None or record.state != "stopped":
+        return None
+    stored_at_s = datetime.fromisoformat(record.updated_at).timestamp()  # in whole seconds
+    return record.reason if stored_at_s >= int(since_s) else None
 
 
 def progress_note(folder: str) -> str:

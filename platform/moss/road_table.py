@@ -18,6 +18,9 @@ REFRESH_PER_S = 4
 LINE_INTERVAL_S = 20.0
 """Where lines are written, a running stage's progress appears at most this often."""
 
+UNCUT_WIDTH = 1000
+"""Where no terminal cuts lines; a table is drawn only as wide as its cells are."""
+
 _CELL_BORDER = 3
 """Characters of a cell beside its text: two of padding, one of border."""
 
@@ -26,6 +29,7 @@ STYLES: dict[StageState, str] = {
     "running": "bold yellow",
     "done": "green",
     "failed": "bold red",
+    "stopped": "bold magenta",
     "skipped": "cyan",
 }
 
@@ -97,13 +101,28 @@ class ChangeLines:
         return view.state == "running" and bool(view.note) and since_s >= self._interval_s
 
 
+def print_stages(title: str, views: Sequence[StageView], stream: TextIO | None = None) -> None:
+    """Print the table once: cut to the width of a terminal, whole elsewhere.
+
+    Args:
+        stream: stdout when None.
+    """
+    console = Console(file=stream)
+    if not console.is_terminal:
+        console = Console(file=stream, width=UNCUT_WIDTH)
+    console.print(stage_table(title, views, width=console.width))
+
+
 def stage_table(title: str, views: Sequence[StageView], *, width: int) -> Table:
-    """The stages as a rich table of at most `width` characters; progress is cut to what is left."""
+    """The stages as a rich table of at most `width` characters; progress is cut to what is left.
+
+    The column `written` counts the rows of all of a stage's files, whatever became of them.
+    """
     table = Table(title=title, title_justify="left")
     columns: list[tuple[str, JustifyMethod, list[str]]] = [
         ("stage", "left", [view.run_id for view in views]),
         ("state", "left", [view.state for view in views]),
-        ("rows", "right", [_rows(view) for view in views]),
+        ("written", "right", [_rows(view) for view in views]),
         ("time", "right", [_clock(view.seconds) for view in views]),
         ("spend", "left", [view.spend for view in views]),
     ]
@@ -124,7 +143,7 @@ def stage_table(title: str, views: Sequence[StageView], *, width: int) -> Table:
 def describe_view(view: StageView) -> str:
     """A stage in one line of text."""
     details = [
-        f"{_rows(view)} rows" if view.num_rows is not None else "",
+        f"{_rows(view)} rows written" if view.num_rows is not None else "",
         _clock(view.seconds),
         view.spend,
         view.note,

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from moss.config.teacher import TeacherConfig
 from moss.errors import DataError
+from moss.ledger_lines import Bill
 from moss.limits import price
 
 COST_UNIT = Decimal("1e-12")
@@ -126,6 +127,27 @@ class SpendTable:
         return SpendLine(
             step, model, num_calls, prompt_tokens, completion_tokens, usd if is_priced else None
         )
+
+
+def lines_without_answer(bill: Bill, config: TeacherConfig) -> list[SpendLine]:
+    """What was paid, or may have been, and brought no usable answer: upper bounds, by model."""
+    kinds = (("sent, not answered", bill.in_flight), ("no usable answer", bill.charges))
+    return [
+        SpendLine(
+            step=kind,
+            model=model,
+            num_calls=num_calls,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            usd=(
+                price(model, prompt_tokens, completion_tokens, config).usd
+                if model in config.prices
+                else None
+            ),
+        )
+        for kind, totals in kinds
+        for model, (num_calls, prompt_tokens, completion_tokens) in sorted(totals.items())
+    ]
 
 
 def check_spend(lines: list[SpendLine], usage: Mapping[str, list[int] | tuple[int, ...]]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import chain
 
 from moss import storage
+from moss.categories import HONESTY
 from moss.config.synthesis import CollectPromptsConfig, SynthesizePromptsConfig
 from moss.recipes import Row, stable_unit
 from moss.seeds import ToolDemonstration, load_demonstrations, load_red_team, load_seeds
@@ -15,10 +16,6 @@ from moss.served_prompts import is_database_url, read_served_prompts
 from moss.synthesis_plan import group_seeds, quotas_of
 from moss.synthesis_rows import ok_rows
 from moss.types import LANGUAGES, Language
-
-HONESTY = "honesty"
-"""Facts about the assistant itself: served prompts have no such use case, so the handwritten seeds
-of this category serve the aligned set too."""
 
 
 def load_prompt_seeds(config: SynthesizePromptsConfig) -> dict[str, list[Example]]:

@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from moss.categories import HARMLESSNESS
 from moss.config.synthesis import (
     TURNS_ABOVE_CAP_WARNING,
     SynthesizeConversationsConfig,
     SynthesizePromptsConfig,
     SynthesizeToolConversationsConfig,
 )
-from moss.config.teacher import TeacherConfig
 from moss.errors import ConfigError
 from moss.recipes import Row, stable_unit, text_of
 from moss.selfinstruct import Example
 from moss.subsets import draw_rows
 from moss.turns import choose_split, choose_weighted, sample_turns
 from moss.types import LANGUAGES, Language
-
-HARMLESSNESS = "harmlessness"
-"""Category of the imported red-team prompts (Table 3)."""
 
 
 def bucket_name(category: str, language: str) -> str:
@@ -144,7 +141,7 @@ class ConversationPlan:
 
 
 def turn_notes(num_clipped: int, num_rows: int, max_turns: int) -> list[str]:
-    """A warning when too many conversations sit at the cap (requirements 5.1)."""
+    """A warning when too many conversations sit at the cap."""
     if num_rows and num_clipped / num_rows > TURNS_ABOVE_CAP_WARNING:
         return [
             f"{num_clipped / num_rows:.0%} of conversations drew a turn count outside the bounds "
@@ -213,11 +210,3 @@ def negative_rows(
             "kind": "negative",
             "parents": [row["id"]],
         }
-
-
-def conversation_models(config: SynthesizeConversationsConfig, teacher: TeacherConfig) -> list[str]:
-    """Every model that a conversation stage asks; the assistant's default first."""
-    if config.recipe == "one_instruction":
-        return [*(config.models or {teacher.model("warmup_conversations"): 1.0})]
-    assistants = config.models or {teacher.model("conversations"): 1.0}
-    return [*assistants, teacher.model("user_simulator")]

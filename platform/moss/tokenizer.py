@@ -2,8 +2,8 @@
 
 The base vocabulary is trained on English and code. A Chinese vocabulary is trained on its own and
 its merges are appended in rank order, leaving out what holds only ASCII, so that every old id and
-the encoding of every ASCII text stay as they were (requirements 5.2, rows 2 and 3). Digits are
-single tokens. Control tokens come last; `encode` never yields one, whatever the text says.
+the encoding of every ASCII text stay as they were. Digits are single tokens. Control tokens come
+last; `encode` never yields one, whatever the text says.
 
 Two styles of control tokens: `text` follows the released checkpoints (headers are ordinary text,
 only end markers are tokens); `special` makes each header, end marker and quality tag one token,

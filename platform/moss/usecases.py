@@ -1,7 +1,7 @@
-"""What users want: the eight use cases of Table 4, and how they map to the domains of Table 5.
+"""What users want: the eight use cases of Table 4.
 
-The two tables have different labels (Table 4 gives 53 % to open QA, which Table 5 lacks), so the
-mapping is explicit here; prompts of an unknown class are kept but feed no domain.
+Table 5 has other labels (Table 4 gives 53 % to open QA, which Table 5 lacks), so the mapping is
+explicit in `moss.categories`; prompts of an unknown class are kept but feed no domain.
 """
 
 from __future__ import annotations
@@ -33,18 +33,6 @@ USE_CASES: Final[dict[str, float]] = {
 """Use case -> percentage of served prompts (Table 4)."""
 
 UNKNOWN: Final = "unknown"
-
-DOMAINS: Final[dict[str, str]] = {
-    "Open QA": "complex_instruction",
-    "Code": "code",
-    "Chat": "role_playing",
-    "Generation": "writing",
-    "Math & Reasoning": "complex_instruction",
-    "Brainstorming": "brainstorming",
-    "Role-playing": "role_playing",
-    "NLP Tasks": "complex_instruction",
-}
-"""Use case -> domain of Table 5."""
 
 EXAMPLES: Final[dict[str, tuple[str, str]]] = {
     "Open QA": ("What is the capital of Norway?", "挪威的首都是哪里？"),

@@ -1,5 +1,6 @@
 """A job that cannot get what it needs says so before any actor starts."""
 
+import logging
 import socket
 from pathlib import Path
 
@@ -45,6 +46,33 @@ def test_a_long_temporary_folder_is_not_used(monkeypatch: pytest.MonkeyPatch) ->
     folder = short_temp_dir()
     assert folder.startswith("/tmp/moss-")
     Path(folder).rmdir()
+
+
+@pytest.mark.usefixtures("not_connected")
+def test_a_private_start_says_nothing_of_its_token_but_what_else_ray_warns_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray._private.authentication import authentication_token_setup as setup
+
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    def warn(**_: object) -> None:
+        setup._warn_token_auth_enabled()
+        setup._warn_token_auth_disabled()
+
+    said: list[str] = []
+    handler = Kept()
+    setup.logger.addHandler(handler)
+    monkeypatch.setattr("ray.init", warn)
+    try:
+        cluster._start_private("/tmp/none")
+    finally:
+        setup.logger.removeHandler(handler)
+    assert [message.partition(".")[0] for message in said] == [
+        "Token authentication is disabled for this Ray cluster"
+    ]
 
 
 @pytest.mark.ray

@@ -140,7 +140,7 @@ def test_a_jobs_death_neither_strands_the_limiter_nor_takes_it_along() -> None:
 
 async def test_a_budget_holds_over_callers_without_a_call_per_request() -> None:
     limited = config(budget_tokens=1000)
-    budget = start_budget(limited, Spend(100))
+    budget = start_budget(limited, Spend(60), Spend(40))
     callers = [LeasedLimits(limited, run="one", budget=budget) for _ in range(2)]
     spent = 0
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
 from actors.road_controller import RoadController, StageFailedError
 from actors.road_jobs import JobState, StageJob
 from moss.config.road import RoadConfig, StagePlan
-from moss.errors import ResourceError
+from moss.errors import BudgetError, ResourceError
 from moss.manifest import Manifest
+from moss.progress import Progress
 from moss.road import Road, submission_id
-from moss.road_runs import StageView
+from moss.road_runs import StageView, stop_reason
 
 ROAD = "road-0"
 
@@ -150,7 +154,7 @@ def test_a_crash_is_started_again_and_resumes() -> None:
     assert any("attempt 1 crashed" in message for message in screen.said)
 
 
-@pytest.mark.parametrize("code", [2, 3])
+@pytest.mark.parametrize("code", [2, 3, 4])
 def test_a_clear_error_is_not_tried_again(code: int) -> None:
     cluster = FakeCluster(FakeRuns(), outcomes={"sft": [code]})
     with pytest.raises(StageFailedError, match=r"stage sft \(stub\) failed") as error:
@@ -158,6 +162,29 @@ def test_a_clear_error_is_not_tried_again(code: int) -> None:
     assert "the last line of its log" in str(error.value)
     assert "/nowhere/sft" in str(error.value)
     assert cluster.submitted == ids("base", "sft")
+
+
+def test_a_used_up_budget_stops_the_stage_and_says_why(tmp_path: Path) -> None:
+    class Runs(FakeRuns):
+        def folder(self, stage: StagePlan) -> str:
+            return str(tmp_path / stage.run_id)
+
+    class Capped(FakeCluster):
+        def status(self, submission_id: str) -> StageJob:
+            run_folder = str(tmp_path / "sft")
+            if "sft" in submission_id:
+                with suppress(BudgetError), Progress("sft", run_folder=run_folder):
+                    raise BudgetError("token budget used up")
+            return super().status(submission_id)
+
+    screen = Screen()
+    cluster = Capped(Runs(), outcomes={"sft": [4]})
+    with pytest.raises(StageFailedError, match=r"sft \(stub\) stopped: BudgetError: token budget"):
+        walk(cluster, screen, max_attempts=5)
+    assert screen.states[-1] == ["done", "stopped", "waiting"]
+    assert cluster.submitted == ids("base", "sft")
+    # A later attempt that fails before it stores any progress is not taken for stopped.
+    assert stop_reason(str(tmp_path / "sft"), since_s=time.time() + 2) is None
 
 
 def test_a_stage_without_a_finished_run_failed_whatever_its_exit_code() -> None:

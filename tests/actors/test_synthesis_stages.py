@@ -19,10 +19,10 @@ from jobs import (
 from moss import storage
 from moss.chat import Conversation
 from moss.config import StageConfig
+from moss.config.labelling import LabelPreferencesConfig
 from moss.config.model import ModelConfig
 from moss.config.synthesis import (
     CollectPromptsConfig,
-    LabelPreferencesConfig,
     SynthesizeConversationsConfig,
     SynthesizePromptsConfig,
     SynthesizeToolConversationsConfig,

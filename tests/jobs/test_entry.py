@@ -128,6 +128,10 @@ def test_an_input_that_is_missing_names_the_job_that_makes_it(
 
     assert run_job("bake", BakeConfig, read_bread, []) == entry.EXIT_FAILED
     assert "; python -m jobs.bake --config tiny makes it" in capsys.readouterr().err
+    argv = ["--workspace", "my runs"]
+    assert run_job("bake", BakeConfig, read_bread, argv) == entry.EXIT_FAILED
+    hint = "; python -m jobs.bake --config tiny --workspace 'my runs' makes it"
+    assert hint in capsys.readouterr().err
 
 
 def test_a_finished_run_ends_with_its_folder_its_pages_and_its_notes(

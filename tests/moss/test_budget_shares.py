@@ -80,14 +80,16 @@ async def test_small_parts_that_lie_with_two_callers_do_not_block_both() -> None
     await callers.close()
 
 
-def test_a_dead_callers_loan_counts_as_spent() -> None:
+def test_a_dead_callers_loan_stays_set_aside() -> None:
     keeper = BudgetKeeper(Budget(tokens=100, usd=None))
     loan = keeper.trade(Trade("dead", request=Spend(40), missing=Spend(40)), now=0)
     assert loan.lent == Spend(40)
     wanting = Trade("living", request=Spend(70), missing=Spend(70))
     assert keeper.trade(wanting, now=1).must_wait
-    assert "raise teacher.budget_tokens" in keeper.trade(wanting, now=SILENCE_S + 2).refusal
-    assert keeper.spent == Spend(40)
+    refusal = keeper.trade(wanting, now=SILENCE_S + 2).refusal
+    assert "0 spent and 40 set aside for what was in flight when a process died, the nex" in refusal
+    assert "may need 70, cap is 100" in refusal
+    assert (keeper.spent, keeper.in_doubt) == (Spend(), Spend(40))
 
 
 def test_money_is_lent_exactly() -> None:

@@ -19,7 +19,14 @@ class Source(Config):
     path: str
 
 
+class Price(Config):
+    prompt: float
+
+
 class Stage(Config):
+    prices: dict[str, Price] = Field(default_factory=dict)
+    weights: dict[str, float] = Field(default_factory=dict)
+    quotas: dict[str, dict[str, int]] = Field(default_factory=dict)
     prompts: str = "p"
     sampling_seed: int = 1
     optimizer: Optimizer = Optimizer()
@@ -39,7 +46,7 @@ def write(tmp_path: Path, text: str) -> Path:
         ("optimizer: {learning_rat: 1}", "did you mean 'optimizer.learning_rate'?"),
         ("learning_rat: 1", "did you mean 'optimizer.learning_rate'?"),
         ("sources: [{pth: x, path: y}]", "did you mean 'sources.0.path'?"),
-        ("zzz: 1", "known keys: optimizer, prompts, sampling_seed, sources"),
+        ("zzz: 1", "known keys: optimizer, prices, prompts, quotas, sampling_seed, sources"),
     ],
 )
 def test_a_mistyped_key_names_the_near_one(tmp_path: Path, text: str, hint: str) -> None:
@@ -67,7 +74,38 @@ def test_an_override_of_a_section_leaves_others_with_its_yaml_anchor_alone(tmp_p
     assert (actors.policy.num_cpus, actors.critic.num_cpus) == (2, 3)
 
 
-@pytest.mark.parametrize("override", ["prompts", "=3", "prompts.x=1"])
+def test_a_part_of_an_overrides_key_that_holds_dots_stands_in_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path, "prompts: a")
+    overrides = ['prices."gpt-3.5-turbo".prompt=0.5', "weights.'a=b.c'=2", "quotas.code.en=3"]
+    config = load_config(Stage, path, overrides)
+    assert config.prices["gpt-3.5-turbo"].prompt == 0.5
+    assert (config.weights, config.quotas) == ({"a=b.c": 2.0}, {"code": {"en": 3}})
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("prices.gpt-3.5-turbo.prompt=1", """--set 'prices."gpt-3.5-turbo".prompt=1'"""),
+        ("prices.gpt-3.5-turbo.input=1", """--set 'prices."gpt-3.5-turbo".input=1'"""),
+        ("weights.gpt-3.5-turbo=1", """--set 'weights."gpt-3.5-turbo"=1'"""),
+    ],
+)
+def test_a_name_split_at_its_dots_is_told_how_to_be_quoted(
+    tmp_path: Path, override: str, hint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Stage, write(tmp_path, "prompts: a"), ["sampling_seed=2", override])
+    assert str(caught.value).endswith(f"a name that holds dots stands in quotes: {hint}")
+
+
+def test_a_key_of_a_mapping_in_a_mapping_is_not_taken_for_a_name_with_dots(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Stage, write(tmp_path, "prompts: a"), ["quotas.code.en=many"])
+    assert "quotas.code.en" in str(caught.value)
+    assert "quotes" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["prompts", "=3", "prompts.x=1", 'a"b.c=1', "a..b=1"])
 def test_a_malformed_override_is_refused(tmp_path: Path, override: str) -> None:
     with pytest.raises(ConfigError, match="override"):
         load_config(Stage, write(tmp_path, "prompts: a"), [override])

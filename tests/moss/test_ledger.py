@@ -179,6 +179,7 @@ def test_many_packs_become_one_and_charges_stay_counted(
     with Ledger(folder) as ledger:
         assert len(ledger) == 6
         assert ledger.totals() == {"m": [12, 6 * 103, 6 * 14]}
+        assert ledger.bill().charges == {"m": [6, 600, 60]}
 
 
 def test_a_living_writers_file_is_left_alone(tmp_path: Path) -> None:
@@ -287,6 +288,19 @@ def test_what_was_in_flight_at_a_kill_counts_at_its_worst_case(folder: str) -> N
     asyncio.run(work())
     with Ledger(folder) as ledger:
         assert ledger.totals() == {"m": [3, 3 + 100 + 100, 4 + 10 + 10]}
+        assert ledger.bill().charges == ledger.bill().in_flight == {"m": [1, 100, 10]}
+
+
+def test_what_was_in_flight_stays_told_apart_in_a_pack(folder: str) -> None:
+    async def killed(number: int) -> None:
+        await Ledger(folder).store_sent(charge(number))
+
+    for number in range(5):
+        asyncio.run(killed(number))
+    compact(folder)
+    with Ledger(folder) as ledger:
+        assert ledger.bill().in_flight == ledger.totals() == {"m": [5, 500, 50]}
+        assert ledger.bill().charges == {}
 
 
 def test_text_with_a_lone_surrogate_comes_back(folder: str) -> None:

@@ -45,7 +45,21 @@ def test_a_money_cap_refuses_a_model_without_a_price() -> None:
 
 def test_a_money_budget_stops_before_the_cap() -> None:
     budget = Budget(tokens=None, usd=Decimal("0.01"), spent=Spend(0, Decimal("0.009")))
-    with pytest.raises(BudgetError, match=r"teacher\.budget_usd"):
+    with pytest.raises(
+        BudgetError, match=r"\$0\.0090 spent, the next .* raise teacher\.budget_usd"
+    ):
+        budget.reserve(Spend(1, Decimal("0.002")))
+
+
+def test_what_may_have_been_billed_counts_against_the_cap_and_is_told_apart() -> None:
+    budget = Budget(tokens=100, usd=Decimal("0.01"), spent=Spend(50), in_doubt=Spend(30))
+    assert budget.reserve(Spend(20))
+    budget.write_off(Spend(20))
+    assert (budget.spent, budget.in_doubt) == (Spend(50), Spend(50))
+    with pytest.raises(BudgetError, match="50 spent and 50 set aside for what was in flight"):
+        budget.reserve(Spend(1))
+    budget = Budget(tokens=None, usd=Decimal("0.01"), in_doubt=Spend(0, Decimal("0.009")))
+    with pytest.raises(BudgetError, match=r"\$0\.0000 spent and \$0\.0090 set aside"):
         budget.reserve(Spend(1, Decimal("0.002")))
 
 

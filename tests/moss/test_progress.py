@@ -1,10 +1,12 @@
 import io
 import json
 import threading
+from contextlib import suppress
 
 import pytest
 
 from moss import storage
+from moss.errors import BudgetError, TeacherQuotaError
 from moss.progress import Progress, format_duration, read_progress, render_line
 
 
@@ -79,12 +81,33 @@ def test_failed_work_is_stored_as_failed_and_a_torn_file_is_no_progress(place: s
         pytest.raises(RuntimeError),
         Progress("stage", 2, run_folder=place, stream=io.StringIO()),
     ):
-        raise RuntimeError
+        raise RuntimeError("the disk is full")
     stored = read_progress(place)
     assert stored is not None
     assert stored.state == "failed"
+    assert stored.reason == "RuntimeError: the disk is full"
     storage.write_text(storage.join(place, "progress.json"), '{"label": ')
     assert read_progress(place) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BudgetError("cap is 100"), "BudgetError: cap is 100"),
+        (TeacherQuotaError("no credit"), "TeacherQuotaError: no credit"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_what_goes_on_when_asked_is_stopped_with_its_reason(
+    place: str, error: BaseException, reason: str
+) -> None:
+    stream = io.StringIO()
+    with suppress(type(error)), Progress("stage", 2, run_folder=place, stream=stream):
+        raise error
+    stored = read_progress(place)
+    assert stored is not None
+    assert (stored.state, stored.reason) == ("stopped", reason)
+    assert render_line(stored).endswith("stopped")
 
 
 def test_an_unwritable_folder_does_not_end_the_work(tmp_path: object) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from moss.manifest import Cost
 from moss.road_runs import StageView, describe_cost
-from moss.road_table import ChangeLines, stage_table
+from moss.road_table import ChangeLines, print_stages, stage_table
 
 
 def test_logs_get_one_line_per_change() -> None:
@@ -20,7 +20,7 @@ def test_logs_get_one_line_per_change() -> None:
         lines.show([view])
     assert stream.getvalue().splitlines() == [
         "[1/1] MOSS-base (pretrain) running: 0:01",
-        "[1/1] MOSS-base (pretrain) done: 1,200 rows, 1:15",
+        "[1/1] MOSS-base (pretrain) done: 1,200 rows written, 1:15",
     ]
 
 
@@ -36,6 +36,18 @@ def test_the_table_fits_a_narrow_terminal() -> None:
     assert "conversations-warmup" in out.getvalue()
     assert "running" in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= 80
+
+
+def test_a_file_gets_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    spend, note = "1,234,567 calls, price unknown", "x" * 150
+    view = StageView("p" * 40, "label_preferences", "stopped", 3_900, 3.0, spend, note)
+    print_stages("road", [view], out)
+    (line,) = [line for line in out.getvalue().splitlines() if "stopped" in line]
+    assert [cell.strip() for cell in line.split("│")[1:-1]] == [
+        "p" * 40, "stopped", "3,900", "0:03", spend, note
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

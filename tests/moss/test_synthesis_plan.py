@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from moss.chat import Conversation, Turn
+from moss.config.labelling import LabelPreferencesConfig
 from moss.config.synthesis import (
-    LabelPreferencesConfig,
     SynthesizeConversationsConfig,
     SynthesizeToolConversationsConfig,
 )

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moss.categories import DOMAINS
 from moss.config.synthesis import SamplingConfig
 from moss.errors import TeacherResponseError
 from moss.recipes import Row
 from moss.types import LANGUAGES
 from moss.usecases import (
-    DOMAINS,
     EXAMPLES,
     UNKNOWN,
     USE_CASES,

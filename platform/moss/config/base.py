@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -48,9 +49,14 @@ class StageConfig(Config):
 
 C = TypeVar("C", bound=Config)
 
+_KEY_PART = re.compile(r"""\"([^\"]+)\"|'([^']+)'|([^."'=]+)""")
+"""One part of an override's key: in quotes, or without dots."""
+
 
 def load_config(config_class: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     """Read a YAML file, apply `a.b=value` overrides (values are YAML), validate.
+
+    A part of an override's key that holds dots stands in quotes: `prices."gpt-3.5".prompt=1`.
 
     Raises:
         ConfigError: file missing or not a mapping, unknown key (with the nearest known one), or a
@@ -68,7 +74,11 @@ def load_config(config_class: type[C], path: str | Path, overrides: Sequence[str
     for override in overrides:
         _apply_override(data, override)
     source = " ".join([str(file), *(f"--set {override}" for override in overrides)])
-    return parse_config(config_class, data, source=source)
+    try:
+        return parse_config(config_class, data, source=source)
+    except ConfigError as error:
+        hints = "".join(_quoting_hint(config_class, override) for override in overrides)
+        raise ConfigError(f"{error}{hints}") from error
 
 
 def parse_config(config_class: type[C], data: Mapping[str, object], *, source: str) -> C:
@@ -118,11 +128,8 @@ class UniqueKeys(yaml.SafeLoader):
 
 
 def _apply_override(data: dict[str, object], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"override {override!r} is not of the form section.key=value")
+    (*parents, leaf), text = _split_override(override)
     node = data
-    *parents, leaf = key.split(".")
     for name in parents:
         child = node.get(name, {})
         if not isinstance(child, dict):
@@ -135,10 +142,50 @@ def _apply_override(data: dict[str, object], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from error
 
 
+def _split_override(override: str) -> tuple[list[str], str]:
+    """The parts of an override's key, quotes taken off, and its value."""
+    parts: list[str] = []
+    end = 0
+    while part := _KEY_PART.match(override, end):
+        parts.append(next(text for text in part.groups() if text is not None))
+        end = part.end()
+        if override[end : end + 1] != ".":
+            break
+        end += 1
+    if not parts or override[end : end + 1] != "=":
+        raise ConfigError(
+            f"override {override!r} is not of the form section.key=value; a part of the key that "
+            "holds dots stands in quotes: 'section.\"a.b\".key=value'"
+        )
+    return parts, override[end + 1 :]
+
+
+def _quoting_hint(config_class: type[BaseModel], override: str) -> str:
+    """How to write a key that goes on below a name, if that name was meant to hold its dots."""
+    parts, text = _split_override(override)
+    sections = [config_class]
+    for number, part in enumerate(parts, 1):
+        fields = [s.model_fields[part] for s in sections if part in s.model_fields]
+        sections = [model for field in fields for model in _models_in(field.annotation)]
+        if not any(_holds_names(field.annotation) for field in fields):
+            continue
+        name, leaf = (parts[number:-1], parts[-1:]) if sections else (parts[number:], [])
+        if len(name) > 1:
+            key = ".".join([*parts[:number], f'"{".".join(name)}"', *leaf])
+            return f"\n  - a name that holds dots stands in quotes: --set '{key}={text}'"
+    return ""
+
+
+def _holds_names(annotation: object) -> bool:
+    """Whether a key holds a mapping of names, not of names to further mappings."""
+    return get_origin(annotation) is dict and get_origin(get_args(annotation)[1]) is not dict
+
+
 def _describe(config_class: type[Config], error: dict[str, object]) -> str:
     location = error["loc"]
     assert isinstance(location, tuple)
-    dotted = ".".join(str(part) for part in location)
+    # pydantic marks a fault of a mapping's key so; the key itself stands before it.
+    dotted = ".".join(str(part) for part in location if part != "[key]")
     if error["type"] == "extra_forbidden":
         return f"unknown key {dotted!r}{_near_match(config_class, location)}"
     if error["type"] == "missing":

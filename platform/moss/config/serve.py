@@ -27,7 +27,7 @@ class TurnConfig(Config):
     max_command_tokens: int = Field(128, ge=1)
     max_reply_tokens: int = Field(512, ge=1)
     max_calls: int = Field(4, ge=1, le=16)
-    """Tool calls that run in one turn (requirements 2.8)."""
+    """Tool calls that run in one turn; the released MOSS backend runs four."""
     seed: int = 0
 
     @model_validator(mode="after")

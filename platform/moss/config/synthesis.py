@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from moss.categories import BUNDLED_CATEGORIES, COLLECTED_CATEGORIES, HARMLESSNESS
 from moss.config.base import Config, StageConfig
 from moss.config.teacher import TeacherConfig, TeacherRole
 from moss.config.tools import ToolsConfig
 from moss.types import Language, ToolName
 
 TURNS_ABOVE_CAP_WARNING = 0.2
-"""Share of conversations at the cap above which the run's notes say so (requirements 5.1)."""
+"""Share of conversations at the cap above which the run's notes say so: the sampler is off."""
 
 
 class SamplingConfig(Config):
@@ -24,7 +27,7 @@ class SamplingConfig(Config):
 
 
 class DedupConfig(Config):
-    """What counts as a duplicate and as too short (requirements 5.2, decision 11)."""
+    """What counts as a duplicate and as too short; the paper gives no figures (section 5.1)."""
 
     jaccard: float = Field(0.8, gt=0, le=1)
     """Similarity of character n-gram sets from which two texts are near duplicates."""
@@ -60,6 +63,23 @@ class SynthesisConfig(StageConfig):
     teacher: TeacherConfig = TeacherConfig()
     caller: CallerConfig = CallerConfig()
 
+    def models_asked(self) -> tuple[str, ...]:
+        """Names of the models that the stage may ask; each stage says its own."""
+        return tuple(self.teacher.models.values())
+
+    @model_validator(mode="after")
+    def money_budget_needs_prices(self) -> Self:
+        """A cap in dollars cannot hold for a model whose price is unknown."""
+        unpriced = sorted(set(self.models_asked()) - set(self.teacher.prices))
+        if self.teacher.budget_usd is not None and unpriced:
+            raise ValueError(
+                f"teacher.budget_usd={self.teacher.budget_usd} but no price for "
+                f"{', '.join(unpriced)}, which this stage asks; add it under teacher.prices, such "
+                f"as --set 'teacher.prices.\"{unpriced[0]}\"={{prompt: 0.5, completion: 1.5}}' "
+                "(dollars per million tokens), or cap with teacher.budget_tokens"
+            )
+        return self
+
 
 class SelfInstructConfig(Config):
     """Self-Instruct (paper section 5.1)."""
@@ -69,7 +89,8 @@ class SelfInstructConfig(Config):
     num_prompts: int = Field(8, ge=1)
     """Prompts asked for per call (section 5.1)."""
     num_synthetic_examples: int = Field(4, ge=0)
-    """Examples from synthetic prompts once they are used (requirements 5.2, decision 7)."""
+    """Examples from synthetic prompts after the first iterations; the rest stay seeds, so that the
+    prompts do not drift from them as they outnumber them."""
     seed_only_iterations: int = Field(50, ge=0)
     """First calls of a bucket that show seeds only (section 5.1)."""
     round_iterations: int = Field(500, ge=1)
@@ -102,9 +123,32 @@ class SynthesizePromptsConfig(SynthesisConfig):
     self_instruct: SelfInstructConfig = SelfInstructConfig()
     dedup: DedupConfig = DedupConfig()
 
+    def models_asked(self) -> tuple[str, ...]:
+        """The generator."""
+        return (self.teacher.model("prompts"),)
+
+    @model_validator(mode="after")
+    def quotas_name_categories_with_seeds(self) -> Self:
+        """A category that no seed has would stay empty."""
+        known = BUNDLED_CATEGORIES if self.seeds is None else COLLECTED_CATEGORIES
+        if unknown := [name for name in self.quotas if name not in known]:
+            whose = "the bundled seeds" if self.seeds is None else f"{self.seeds} and honesty"
+            raise ValueError(
+                f"quotas: no seed has the category {' or '.join(map(repr, unknown))}"
+                f"{_meant_category(unknown[0], known)}; {whose} have {', '.join(known)}"
+            )
+        return self
+
+
+def _meant_category(name: str, known: Sequence[str]) -> str:
+    if name == HARMLESSNESS:
+        return "; such prompts are imported: red_team says how many"
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
 
 class TurnsConfig(Config):
-    """Number of turns of a conversation: log-normal (section 5.2; requirements 5.1).
+    """Number of turns of a conversation: log-normal (section 5.2, which leaves open of what).
 
     `moments` reads mu and sigma as mean and deviation of the turn count (the default, which fits
     the released data), `log` as those of its logarithm (76 % at the cap).
@@ -161,6 +205,13 @@ class SynthesizeConversationsConfig(SynthesisConfig):
     sampling: SamplingConfig = SamplingConfig()
     max_prompts: int | None = Field(None, ge=1)
 
+    def models_asked(self) -> tuple[str, ...]:
+        """The assistants, and with two instructions the simulated user."""
+        if self.recipe == "one_instruction":
+            return tuple(self.models or (self.teacher.model("warmup_conversations"),))
+        assistants = self.models or (self.teacher.model("conversations"),)
+        return (*assistants, self.teacher.model("user_simulator"))
+
 
 class ToolQuotaConfig(Config):
     """How many conversations of one tool, per language."""
@@ -179,7 +230,7 @@ class SynthesizeToolConversationsConfig(SynthesisConfig):
     disabled_share: float = Field(0.25, ge=0, lt=1)
     """Share of a tool's conversations in which that tool is switched off."""
     negative_share: float = Field(0.1, ge=0, lt=1)
-    """Share of negative examples in the whole set (requirements 5.2, decision 30)."""
+    """Share of negative examples in the whole set; section 8.1 has them, but gives no share."""
     other_tool_probability: float = Field(0.5, ge=0, le=1)
     """Chance of each tool that is not needed to be on."""
     min_difficulty: int = Field(1, ge=1, le=5)
@@ -197,6 +248,11 @@ class SynthesizeToolConversationsConfig(SynthesisConfig):
     sampling: SamplingConfig = SamplingConfig()
     tools: ToolsConfig = ToolsConfig()
 
+    def models_asked(self) -> tuple[str, ...]:
+        """The planner, and who rates difficulty unless every query is kept."""
+        roles: tuple[TeacherRole, ...] = ("tools", "difficulty")
+        return tuple(self.teacher.model(r) for r in roles[: 2 if self.min_difficulty > 1 else 1])
+
 
 class VisitorsConfig(Config):
     """Simulated visitors of the chat service, for the first round before it had any."""
@@ -205,10 +261,6 @@ class VisitorsConfig(Config):
     consent_share: float = Field(0.95, ge=0, le=1)
     zh_share: float = Field(0.5, ge=0, le=1)
     sampling: SamplingConfig = SamplingConfig(max_tokens=128)
-
-
-COLLECT_ROLES: tuple[TeacherRole, ...] = ("user_simulator", "classifier", "difficulty")
-"""Roles of the teacher that collection asks."""
 
 
 class CollectPromptsConfig(SynthesisConfig):
@@ -225,50 +277,7 @@ class CollectPromptsConfig(SynthesisConfig):
     dedup: DedupConfig = DedupConfig()
     sampling: SamplingConfig = SamplingConfig(max_tokens=64, temperature=0.0)
 
-
-class ResponseSamplingConfig(Config):
-    """How MOSS-SFT answers."""
-
-    max_tokens: int = Field(512, ge=1)
-    temperature: float = Field(0.7, ge=0)
-    top_p: float = Field(0.8, gt=0, le=1)
-    batch_rows: int = Field(32, ge=1)
-    num_threads: int = Field(1, ge=1)
-    num_cpus: float = Field(1.0, ge=0)
-
-
-class LabelPreferencesConfig(SynthesisConfig):
-    """Six responses per conversation, all 15 pairs judged in both orders (section 7.1)."""
-
-    reads_any_storage: ClassVar[bool] = False
-
-    conversations: str
-    """Run of `synthesize_conversations`; its `preference` split is used."""
-    checkpoint: str
-    """Run of MOSS-SFT, the sixth responder."""
-    checkpoint_name: str = "MOSS-SFT"
-    response_models: tuple[str, ...] = (
-        "text-ada-001",
-        "text-babbage-001",
-        "text-curie-001",
-        "text-davinci-001",
-        "gpt-3.5-turbo",
-    )
-    """The teacher's models that respond (section 7.1)."""
-    num_prompts: int = Field(113_000, ge=1)
-    """Conversations to label (section 7.1: 113K)."""
-    validation_share: float = Field(0.1, gt=0, lt=1)
-    """Share of prompts held out; the split is by prompt, never by pair."""
-    persona: str = "MOSS"
-    sampling: SamplingConfig = SamplingConfig()
-    judge_sampling: SamplingConfig = SamplingConfig(max_tokens=256, temperature=0.0)
-    response: ResponseSamplingConfig = ResponseSamplingConfig()
-
-    @model_validator(mode="after")
-    def responders_are_distinct(self) -> Self:
-        """Pairs of one model are too close for a judge (section 7.1)."""
-        names = [*self.response_models, self.checkpoint_name]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)} would respond twice; list each model once")
-        return self
+    def models_asked(self) -> tuple[str, ...]:
+        """Those that simulate visitors, classify and rate."""
+        roles: tuple[TeacherRole, ...] = ("user_simulator", "classifier", "difficulty")
+        return tuple(self.teacher.model(role) for role in roles)

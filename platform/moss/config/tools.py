@@ -57,7 +57,7 @@ class SearchConfig(Config):
     max_sentences: int = Field(3, ge=1, le=20)
     """TextRank sentences per page."""
     max_summary_chars: int = Field(400, ge=20, le=4_000)
-    """Characters per page (requirements 2.8)."""
+    """Characters per page; the released MOSS backend cuts there too."""
     timeout_s: float = Field(5.0, gt=0, le=60)
     web: WebConfig | None = None
     """Search the web through a provider instead of the corpus."""
@@ -99,7 +99,7 @@ class ToolsConfig(Config):
     web_search: SearchConfig = SearchConfig()
     text_to_image: TextToImageConfig = TextToImageConfig()
     max_calls: int = Field(4, ge=1, le=16)
-    """Calls of one turn that run; the rest is dropped (requirements 2.8)."""
+    """Calls of one turn that run; the rest is dropped. The released MOSS backend runs four."""
 
     def call_timeout_s(self, name: ToolName) -> float:
         """Longest a caller waits for one call of a tool."""

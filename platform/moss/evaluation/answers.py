@@ -18,7 +18,7 @@ ERROR_CLASSES: tuple[ErrorClass, ...] = (
     "poor result",
     "poor integration",
 )
-"""Stages at which a tool turn can fail (requirements E7)."""
+"""Stages at which a tool turn can fail (paper section 8.3)."""
 
 _SPACE = re.compile(r"\s+")
 

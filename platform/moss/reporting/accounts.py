@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from moss.chat import Conversation
 from moss.config.base import Config
@@ -33,6 +33,15 @@ class StepAccount(Config):
     failed: int
     filtered: int
     skipped: int
+
+
+class FileAccount(Config):
+    """Rows of one file of the run."""
+
+    file: str
+    rows: int
+    """All of them, whatever became of them."""
+    ok: int
 
 
 class Example(Config):
@@ -83,15 +92,23 @@ class WrittenRows:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
+        self._by_file: Counter[tuple[str, str]] = Counter()
 
-    def add(self, row: Row) -> None:
+    def add(self, file: str, row: Row) -> None:
         """Count one row."""
         self._counts[str(row["step"]), str(row["status"])] += 1
+        self._by_file[file, str(row["status"])] += 1
 
-    @property
-    def num_ok(self) -> int:
-        """Rows that came through."""
-        return sum(count for (_, status), count in self._counts.items() if status == "ok")
+    def files(self, names: Iterable[str]) -> tuple[FileAccount, ...]:
+        """The rows of each file, in the order of `names`."""
+        return tuple(
+            FileAccount(
+                file=name,
+                rows=sum(self._by_file[name, status] for status in STATUSES),
+                ok=self._by_file[name, "ok"],
+            )
+            for name in names
+        )
 
     def check(self, accounts: tuple[StepAccount, ...]) -> None:
         """Raise DataError unless each row that left a step stands in a file, and none twice.

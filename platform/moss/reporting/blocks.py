@@ -97,7 +97,7 @@ class Histogram(Config):
     unit: str
     """What the bins count."""
     bins: tuple[str, ...]
-    """Label of each bin: its lower edge, or its one value."""
+    """Label of each bin: its one value, or its least and greatest."""
     series: tuple[Series, ...]
     expected: tuple[float, ...] = ()
     """Expected count of each bin; empty where there is no expectation."""

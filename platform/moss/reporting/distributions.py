@@ -9,6 +9,10 @@ from moss.reporting.blocks import Histogram, Series
 
 LENGTH_EDGES = (0, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 """Lower edges of the bins of lengths: a doubling each."""
+FREQUENCY_EDGES = (1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+"""The same for how often something occurred, where most occur once or twice."""
+MIN_BINS = 3
+"""Shown also where no value reaches the later ones."""
 
 
 class Distribution:
@@ -59,14 +63,25 @@ ROW_COLUMNS = ("n", "mean", "median", "95 %", "most")
 """Heads of what `Distribution.row` gives after its label."""
 
 
-def length_histogram(title: str, unit: str, groups: Mapping[str, Distribution]) -> Histogram:
-    """Lengths in bins of doubling width, one series per group."""
+def length_histogram(
+    title: str,
+    unit: str,
+    groups: Mapping[str, Distribution],
+    *,
+    edges: Sequence[int] = LENGTH_EDGES,
+) -> Histogram:
+    """Lengths, or other whole numbers, in bins that widen; one series per group.
+
+    Args:
+        edges: lower edge of each bin, ascending; smaller values go into the first bin.
+    """
     last = max((max(group.counts, default=0) for group in groups.values()), default=0)
-    edges = [edge for edge in LENGTH_EDGES if edge <= max(last, 1)]
+    labels = [*map(_span, edges, edges[1:]), f"{edges[-1]}+"]
+    edges = [edge for edge in edges if edge <= max(last, edges[MIN_BINS - 1])]
     return Histogram(
         title=title,
         unit=unit,
-        bins=tuple(f"{edge}+" for edge in edges),
+        bins=tuple(labels[: len(edges)]),
         series=tuple(
             Series(name=name, counts=_binned(group.counts, edges))
             for name, group in sorted(groups.items())
@@ -98,8 +113,14 @@ def count_histogram(
     )
 
 
+def _span(first: int, following: int) -> str:
+    return str(first) if following == first + 1 else f"{first}–{following - 1}"
+
+
 def _binned(counts: Mapping[int, int], edges: Sequence[int]) -> tuple[int, ...]:
     bins = [0] * len(edges)
     for value, count in counts.items():
-        bins[max(index for index, edge in enumerate(edges) if edge <= max(value, 0))] += count
+        bins[max(index for index, edge in enumerate(edges) if edge <= max(value, edges[0]))] += (
+            count
+        )
     return tuple(bins)

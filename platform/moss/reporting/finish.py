@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from moss import storage
 from moss.config.synthesis import SynthesisConfig
 from moss.config.teacher import TeacherConfig
+from moss.ledger import Bill
 from moss.lineage import Manifest, Run
 from moss.recipes import Row
 from moss.reporting.ancestors import Place
-from moss.reporting.run_report import (
-    REPORT_HTML,
-    REPORT_JSON,
-    make_report,
-    render_report,
-)
+from moss.reporting.run_page import REPORT_HTML, render_report
+from moss.reporting.run_report import REPORT_JSON, make_report
 from moss.reporting.viewer import ROWS_HTML, make_viewer
 from moss.row_files import write_row_file
 from moss.rows import iterate_parquet
@@ -29,12 +26,14 @@ def finish_run(
     *,
     teacher: TeacherConfig,
     stand_in: bool,
+    bill: Bill,
 ) -> Manifest:
     """Write every file, the report and the viewer of rows, then the manifest.
 
     Args:
         teacher: `config.teacher` with its base URL resolved.
         stand_in: the offline teacher answered.
+        bill: of the run's ledger.
     Raises:
         DataError: counts or spend do not add up; the run stays unfinished.
     """
@@ -49,6 +48,7 @@ def finish_run(
         {dataset: written_rows(run, dataset) for dataset in outcome.datasets},
         teacher=teacher,
         stand_in=stand_in,
+        bill=bill,
     )
     storage.write_json(run.path(REPORT_JSON), report.model_dump(mode="json"))
     storage.write_text(run.path(REPORT_HTML), render_report(report, rows_page=ROWS_HTML))

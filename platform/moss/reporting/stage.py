@@ -36,7 +36,7 @@ class QuotaTally:
         """Count one row."""
         self._counts[bucket, status] += 1
 
-    def section(self, title: str) -> Section:
+    def section(self, title: str, *, caption: str = "") -> Section:
         """Every bucket with its seeds, quota and rows."""
         buckets = sorted({*self._quotas, *(bucket for bucket, _ in self._counts)})
         rows = tuple(self._row(bucket) for bucket in buckets)
@@ -49,7 +49,7 @@ class QuotaTally:
             title=title,
             blocks=(
                 MeterChart(title="Accepted, of the quota", meters=meters),
-                Table(title="", columns=columns, rows=rows),
+                Table(title="", columns=columns, rows=rows, caption=caption),
             ),
         )
 

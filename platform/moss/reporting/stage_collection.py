@@ -6,7 +6,12 @@ from collections import Counter
 
 from moss.recipes import Row
 from moss.reporting.blocks import Section, Table
-from moss.reporting.distributions import Distribution, count_histogram, length_histogram
+from moss.reporting.distributions import (
+    FREQUENCY_EDGES,
+    Distribution,
+    count_histogram,
+    length_histogram,
+)
 from moss.reporting.stage import percent, share_comparison
 from moss.reporting.stage_conversations import share_table
 from moss.synthesis_rows import Dataset
@@ -55,6 +60,7 @@ class CollectionTally:
                         "Classified prompts by frequency",
                         "served prompts that one stands for",
                         self._frequency,
+                        edges=FREQUENCY_EDGES,
                     ),
                 ),
             ),

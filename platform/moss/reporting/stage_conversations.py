@@ -49,8 +49,8 @@ class LengthTally:
             if call.template.startswith(REPLY_TEMPLATES):
                 _of(self._tokens, language).add(call.completion_tokens)
 
-    def section(self) -> Section:
-        """Histograms and their figures."""
+    def section(self, remark: str = "") -> Section:
+        """Histograms and their figures; `remark` ends the text above them."""
         most = max((max(group.counts) for group in self._turns.values()), default=1)
         rows = [group.row(f"turns, {name}") for name, group in sorted(self._turns.items())]
         rows += [g.row(f"reply tokens, {name}") for name, g in sorted(self._tokens.items())]
@@ -60,7 +60,8 @@ class LengthTally:
         return Section(
             title="Figure 4: turns and lengths",
             text="The bars of the paper's figure are not in its text; the dashed marks show the "
-            "turn counts that the configured sampler draws. A simulated user may end earlier.",
+            "turn counts that the configured sampler draws. A simulated user may end earlier. "
+            + remark,
             blocks=(
                 count_histogram(
                     "Conversations by number of turns",

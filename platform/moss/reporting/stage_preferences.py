@@ -15,6 +15,14 @@ from moss.synthesis_rows import Dataset
 
 GAPS = ((0.1, "up to 10 % longer"), (0.5, "10 to 50 % longer"), (1.0, "50 to 100 % longer"))
 FAR = "more than twice as long"
+LABELS = {
+    "a": "first response won",
+    "b": "second response won",
+    "tie": "tie",
+    "skipped": "identical responses, skipped",
+    "failed": "failed",
+}
+"""Label of a judged pair, else its status -> what stands in the table."""
 
 
 class PreferencesTally:
@@ -41,7 +49,7 @@ class PreferencesTally:
                 length = count_words(str(item["text"]))
                 self._lengths.setdefault(str(item["model"]), Distribution()).add(length)
             return
-        self._labels[str(row["label"]) if row["status"] != "skipped" else "identical"] += 1
+        self._labels[str(row["label"]) if row["status"] == "ok" else str(row["status"])] += 1
         self._splits[str(row["split"])] += 1
         if row["status"] == "ok":
             self._add_judged(row)
@@ -93,10 +101,13 @@ class PreferencesTally:
         ]
 
     def _labels_section(self) -> Section:
-        names = {"a": "first response won", "b": "second response won", "tie": "tie"}
-        counts = Counter({names.get(label, label): n for label, n in self._labels.items()})
+        counts = Counter({LABELS[label]: n for label, n in self._labels.items()})
+        total, asked = self._labels.total(), self._asked.total()
         text = (
-            "Each pair is asked in both orders; two verdicts that differ after the swap are a tie."
+            "Each pair is asked in both orders; two verdicts that differ after the swap are a tie. "
+            f"Of {total:,} pairs {asked:,} were judged; {self._labels['skipped']:,} hold the same "
+            "text twice and were skipped, not asked about and no ties below; "
+            f"{self._labels['failed']:,} failed. Training uses the pairs that one response won."
         )
         tables = (share_table("label", counts), share_table("split", self._splits))
         return Section(title="Labels", text=text, blocks=tables)
@@ -135,7 +146,7 @@ class PreferencesTally:
             title="Responses by model",
             blocks=(
                 ShareChart(
-                    title="Won, tied and lost, over all pairs of a model",
+                    title="Won, tied and lost, over the judged pairs of a model",
                     parts=("win", "tie", "lose"),
                     rows=shares,
                 ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from moss.categories import HARMLESSNESS
 from moss.config.synthesis import SynthesizePromptsConfig
 from moss.dedup import count_words
 from moss.recipes import Row
@@ -12,7 +13,7 @@ from moss.reporting.blocks import Block, Section, Table
 from moss.reporting.distributions import ROW_COLUMNS, Distribution, length_histogram
 from moss.reporting.paper_tables import TABLE_3_PROMPTS, TABLE_3_SEEDS, TABLE_5
 from moss.reporting.stage import QuotaTally, percent, share_comparison
-from moss.synthesis_plan import HARMLESSNESS, bucket_name, quotas_of
+from moss.synthesis_plan import bucket_name, quotas_of
 from moss.synthesis_rows import Dataset
 from moss.types import LANGUAGES
 

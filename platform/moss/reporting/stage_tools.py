@@ -34,19 +34,21 @@ class ToolsTally:
 
     def add(self, dataset: Dataset, row: Row, /) -> None:
         """Count one query or one conversation."""
-        tool, status = str(row.get("tool")), str(row["status"])
-        if dataset == "queries" or row["kind"] == "negative":
-            if status == "ok" and dataset != "queries":
-                self._add_conversation(tool, row)
+        status, language = str(row["status"]), str(row["language"])
+        if dataset == "queries":
+            if status != "ok":  # those that came through are counted by what became of them
+                self._quotas.add(bucket_name(str(row["category"]), language), status)
             return
-        self._quotas.add(bucket_name(tool, str(row["language"])), status)
-        self._num_easy += status == "filtered"
+        if row["kind"] != "negative":
+            self._quotas.add(bucket_name(str(row["tool"]), language), status)
+            self._num_easy += status == "filtered"
         if status == "ok":
-            self._add_conversation(tool, row)
+            self._add_conversation(row)
 
-    def _add_conversation(self, tool: str, row: Row) -> None:
-        self._kinds[tool, str(row["kind"])] += 1
-        self._lengths.add(row)
+    def _add_conversation(self, row: Row) -> None:
+        self._kinds[str(row["tool"]), str(row["kind"])] += 1
+        if row["kind"] != "negative":  # its replies, and their tokens, are another run's
+            self._lengths.add(row)
         for turn in Conversation.from_json(str(row["conversation"])).turns:
             for result in turn.results:
                 self._calls[result.command.api] += 1
@@ -55,10 +57,14 @@ class ToolsTally:
     def sections(self) -> list[Section]:
         """Quotas, kinds, calls, lengths."""
         return [
-            self._quotas.section("Quotas"),
+            self._quotas.section(
+                "Quotas",
+                caption="Calls for queries that failed, queries that did not come through, and one "
+                "conversation of each query that did; negative examples have no quota.",
+            ),
             self._kinds_section(),
             self._calls_section(),
-            self._lengths.section(),
+            self._lengths.section("Negative examples are left out: another run wrote them."),
         ]
 
     def metrics(self) -> dict[str, float]:

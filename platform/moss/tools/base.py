@@ -40,7 +40,7 @@ class ToolOutput:
     """Remarks for the caller, such as `prompt_not_english`."""
 
     def body(self, first_reference: int = 1) -> str:
-        """The text after `=>` in the Results section (requirements 2.4).
+        """The text after `=>` in the Results section, as in the released data.
 
         Args:
             first_reference: number of the first reference; numbering goes on over one turn.

@@ -155,7 +155,7 @@ def _combine(op: ast.operator, left: sympy.Expr, right: sympy.Expr) -> sympy.Exp
 
 
 def solve_text(text: str) -> str:
-    """Solutions of a system, one assignment per line (requirements 2.4); `` if there is none found.
+    """Solutions of a system, one assignment per line; `` if there is none found.
 
     Several solutions of a system with several unknowns stand one per line: `x = 1, y = 2`.
     Periodic solutions carry an integer `n`. A proven lack of solutions reads `No solution.`.

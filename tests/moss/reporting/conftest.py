@@ -13,10 +13,10 @@ from actors.session import TeacherSession
 from actors.synthesis import synthesize_conversations, synthesize_prompts
 from actors.tool_synthesis import synthesize_tool_conversations
 from moss.config import StageConfig
+from moss.config.labelling import LabelPreferencesConfig
 from moss.config.model import ModelConfig
 from moss.config.synthesis import (
     CollectPromptsConfig,
-    LabelPreferencesConfig,
     SynthesisConfig,
     SynthesizeConversationsConfig,
     SynthesizePromptsConfig,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from moss.config.synthesis import TurnsConfig
 from moss.dedup import count_words
 from moss.recipes import Row
-from moss.reporting.distributions import Distribution, length_histogram
+from moss.reporting.distributions import FREQUENCY_EDGES, Distribution, length_histogram
 from moss.reporting.row_choice import Group, choose_rows, fair_shares
 from moss.turns import sample_turns, turn_shares
 
@@ -33,6 +33,19 @@ def test_figures_agree_with_those_of_the_whole_list(values: list[int]) -> None:
     assert made.quantile(1.0) == max(values)
     (series,) = length_histogram("t", "u", {"en": made}).series
     assert sum(series.counts) == len(values)
+
+
+def test_bins_say_which_values_they_hold_and_frequencies_begin_at_one() -> None:
+    lengths = length_histogram("t", "u", {"en": distribution([0, 3, 4, 20, 5000])})
+    assert lengths.bins[:4] == ("0–3", "4–7", "8–15", "16–31")
+    assert lengths.bins[-1] == "2048+"
+    assert [s.counts for s in lengths.series] == [(2, 1, 0, 1, 0, 0, 0, 0, 0, 0, 1)]
+    often = distribution([1, 1, 1, 2, 5])
+    chart = length_histogram("t", "u", {"seed": often}, edges=FREQUENCY_EDGES)
+    assert chart.bins == ("1", "2", "3", "4–7")
+    assert chart.series[0].counts == (3, 1, 0, 1)
+    once = length_histogram("t", "u", {"seed": distribution([1])}, edges=FREQUENCY_EDGES)
+    assert (once.bins, once.series[0].counts) == (("1", "2", "3"), (1, 0, 0))
 
 
 @pytest.mark.parametrize(

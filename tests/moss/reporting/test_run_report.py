@@ -13,11 +13,13 @@ import pytest
 from moss import storage
 from moss.config.synthesis import SynthesizePromptsConfig
 from moss.errors import DataError
+from moss.ledger import Bill
 from moss.lineage import load_manifest
 from moss.recipes import Row
 from moss.reporting.blocks import Histogram, MeterChart, Table
 from moss.reporting.paper_tables import TABLE_3_PROMPTS, TABLE_3_SEEDS, TABLE_5
-from moss.reporting.run_report import STAND_IN_NOTE, RunReport, make_report, render_report
+from moss.reporting.run_page import render_report
+from moss.reporting.run_report import STAND_IN_NOTE, RunReport, make_report
 from moss.seeds import SEED_COUNTS
 from moss.spend import calls_of
 from moss.synthesis_rows import Outcome
@@ -134,6 +136,40 @@ def test_quotas_turns_and_biases_are_reported(road: Road) -> None:
     assert metrics["judge/first_seat_share"] == pytest.approx(first / (first + second))
 
 
+def test_the_quotas_of_tools_account_for_every_row_that_ended(road: Road) -> None:
+    report = report_of(road, "tools")
+    steps = {step.step: step for step in report.steps}
+    (bucket, *counts) = table(report, "Quotas").rows[0]
+    assert bucket == "calculator-en"
+    _, _, ok, filtered, skipped, failed = map(int, counts)
+    conversations = steps["tool_conversation"]
+    assert ok == conversations.ok
+    assert filtered == steps["select"].filtered + conversations.filtered
+    assert skipped == steps["select"].skipped > 0
+    assert failed == steps["extend"].failed + steps["select"].failed + conversations.failed
+
+
+def test_reply_tokens_and_words_are_of_the_same_replies(road: Road) -> None:
+    for run_id in ("conversations", "tools"):
+        lengths = {row[0]: int(row[1]) for row in table(report_of(road, run_id), "Figure 4").rows}
+        assert lengths["reply tokens, en"] == lengths["reply words, en"] > 0
+    kinds = [row["kind"] for row in rows_of(road, "tools") if row.get("kind")]
+    assert "negative" in kinds  # another run wrote its replies
+
+
+def test_pairs_are_told_apart_and_add_up(road: Road) -> None:
+    report = report_of(road, "preferences")
+    judge = next(step for step in report.steps if step.step == "judge")
+    labels = {row[0]: int(row[1]) for row in table(report, "Labels").rows}
+    assert sum(labels.values()) == judge.rows_in
+    assert labels.get("identical responses, skipped", 0) == judge.skipped
+    assert [(item.file, item.rows, item.ok) for item in report.files] == [
+        ("responses", judge.rows_in // 15, judge.rows_in // 15),
+        ("pairs", judge.rows_in, judge.ok),
+    ]
+    assert f"Of {judge.rows_in:,} pairs {judge.ok:,} were judged" in page_of(road, "preferences")
+
+
 class Checker(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -187,11 +223,11 @@ def row(row_id: str, status: str, **values: object) -> Row:
     }
 
 
-CONFIG = SynthesizePromptsConfig(run_id="r", quotas={"code": {"en": 1}})
+CONFIG = SynthesizePromptsConfig(run_id="r", quotas={"honesty": {"en": 1}})
 WHOLE = [row("a", "ok"), row("b", "filtered", reason="near duplicate of code-en-0000001-2")]
 
 
-def small_report(rows: list[Row], made: Outcome) -> RunReport:
+def small_report(rows: list[Row], made: Outcome, bill: Bill | None = None) -> RunReport:
     return make_report(
         CONFIG,
         "synthesize_prompts",
@@ -199,6 +235,7 @@ def small_report(rows: list[Row], made: Outcome) -> RunReport:
         {"prompts": rows},
         teacher=CONFIG.teacher,
         stand_in=False,
+        bill=bill or Bill(),
     )
 
 
@@ -225,6 +262,22 @@ def test_spend_that_does_not_add_up_is_an_error() -> None:
         small_report([shared[0], WHOLE[1]], outcome(usage={"m": [1, 7, 5]}))
     with pytest.raises(DataError, match="counted None"):
         small_report(shared, outcome())
+
+
+def test_calls_without_an_answer_have_lines_of_their_own_below_the_sum() -> None:
+    lost = {"m": [2, 700, 300]}
+    report = small_report(WHOLE, outcome(), Bill(lost, in_flight=lost))
+    assert [row.model_dump() for row in report.without_answer] == [
+        {
+            "step": "sent, not answered", "model": "m", "num_calls": 2,
+            "prompt_tokens": 700, "completion_tokens": 300, "usd": None,
+        }
+    ]  # fmt: skip
+    page = render_report(report, rows_page=None)
+    assert "sent, not answered · m" in page
+    assert "at most 700" in page
+    assert "and at most 1,000 without an answer" in page
+    assert "not answered" not in render_report(small_report(WHOLE, outcome()), rows_page=None)
 
 
 def test_reasons_are_grouped_with_examples_and_escaped() -> None:
