@@ -12,6 +12,7 @@ from moss.tools.registry import close_tools
 from serve.api_routes import api_router
 from serve.auth import ApiKeys
 from serve.chat_service import ChatService
+from serve.completion_routes import completion_router
 from serve.edge import Edge
 from serve.errors import add_error_handlers
 from serve.gate import KeyGate
@@ -37,6 +38,7 @@ def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
     )
     limits = KeyLimits(retry_after_s=service.config.http.retry_after_s)
     app.include_router(api_router(service, limits))
+    app.include_router(completion_router(service, limits))
     app.include_router(page_router(service, keys))
     app.include_router(history_router(service))
     add_error_handlers(app)
