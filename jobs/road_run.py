@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 
 from actors.layout import check_layout
+from jobs.open_page import open_page
 from jobs.road_plan import RoadPlan, check_machine, downstream, service_url
 from jobs.road_services import DRIVER, ROOT, RoadServices, python_path
 from jobs.teacher_session import BASE_URL_ENV
@@ -168,6 +169,8 @@ def print_results(plan: RoadPlan) -> None:
             served = plan.manifest(stage)
             url = service_url(plan.folder(stage), served.model_name) if served else None
             print(f"chat page: {url or 'does not answer; run the road again to deploy it'}")
+            if url and plan.config.open_page:
+                open_page(url, os.environ)
 
 
 @contextmanager
