@@ -17,8 +17,8 @@ class ScalingConfig(Config):
     target_ongoing_requests: float = Field(8.0, gt=0, le=100)
     """Requests per replica, running and waiting: when there are more on average a replica is
     added, when there are fewer one ends."""
-    look_back_s: float = Field(30.0, gt=0)
-    """The average is over so long."""
+    look_back_s: float = Field(30.0, gt=10)
+    """The average is over so long; Ray Serve counts every ten seconds."""
     upscale_delay_s: float = Field(30.0, ge=0)
     """How long there must be more before a replica is added."""
     downscale_delay_s: float = Field(600.0, ge=0)
