@@ -9,6 +9,7 @@ from contextlib import ExitStack, aclosing
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from moss.types import QUALITY_LEVELS
 from serve.chat_service import ChatService, PreparedTurn
 from serve.conversation import TurnEvent, TurnFinished, TurnOutcome, collect_turn
 from serve.errors import as_api_error
@@ -49,11 +50,11 @@ def api_router(service: ChatService, limits: KeyLimits) -> APIRouter:
     @router.get("/v1/models")
     async def models(request: Request) -> Json:
         listed = service.models.listed(key_of(request))
-        return {"object": "list", "data": [_model(item) for item in listed]}
+        return {"object": "list", "data": [_model(item, service) for item in listed]}
 
     @router.get("/v1/models/{name:path}")
     async def model(name: str, request: Request) -> Json:
-        return _model(service.models.describe(name, key_of(request)))
+        return _model(service.models.describe(name, key_of(request)), service)
 
     @router.get("/v1/moss/tools")
     async def tools(request: Request) -> Json:
@@ -71,9 +72,11 @@ def api_router(service: ChatService, limits: KeyLimits) -> APIRouter:
     return router
 
 
-def _model(model: ServedModel) -> Json:
+def _model(model: ServedModel, service: ChatService) -> Json:
+    levels = list(QUALITY_LEVELS) if service.models.offers_quality(model.name) else []
     return {
-        "id": model.name, "object": "model", "created": model.created, "owned_by": "moss-platform"
+        "id": model.name, "object": "model", "created": model.created,
+        "owned_by": "moss-platform", "moss": {"quality_levels": levels},
     }  # fmt: skip
 
 
