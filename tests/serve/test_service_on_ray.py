@@ -15,6 +15,7 @@ import pytest
 from benchmarks.serve_assets import random_policy
 from moss.config.serve import ServeChatConfig
 from moss.releases import Release, read_release, write_release
+from tests.prometheus import samples
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -176,20 +177,13 @@ def test_a_text_is_continued_streaming_and_not(client: openai.OpenAI) -> None:
 
 
 def scraped(name: str, **labels: str) -> float:
-    """Sum of the samples of a series at the node's Prometheus endpoint."""
-    import ray
-
-    port = ray.nodes()[0]["MetricsExportPort"]
-    text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=10).text
-    wanted = [f'{label}="{value}"' for label, value in labels.items()]
-    lines = [line for line in text.splitlines() if line.startswith(f"{name}{{")]
-    return sum(float(line.split()[-1]) for line in lines if all(part in line for part in wanted))
+    return sum(samples(name, **labels))
 
 
 def test_prometheus_sees_requests_tokens_and_engines(client: openai.OpenAI) -> None:
     model = {"model": "MOSS-SFT"}  # no other test continues a text with it
     for _ in range(2):
-        client.completions.create(prompt="What is", max_tokens=4, **model)
+        client.completions.create(prompt="What is", max_tokens=4, **model)  # type: ignore[call-overload]
     client.chat.completions.create(messages=QUESTION, **model)  # type: ignore[call-overload]
     with pytest.raises(openai.NotFoundError):
         client.completions.create(model="user-own", prompt="What is")
