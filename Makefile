@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 SIZE ?= tiny
+OPEN ?= true
 
 export RAY_USAGE_STATS_ENABLED ?= 0
 export PYTHONUNBUFFERED := 1
@@ -13,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo stop test check web screenshot clean-runs
 
 help:
-	@echo "make demo        the whole road at '$(SIZE)' size, then a chat page (SIZE=tiny)"
+	@echo "make demo        the whole road at '$(SIZE)' size, then the chat page in your browser (SIZE=tiny OPEN=true)"
 	@echo "make stop        end exactly what 'make demo' started"
 	@echo "make test        all tests; needs no network"
 	@echo "make check       format, lint, types, import contracts, module and function sizes"
@@ -28,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt overrides-cpu.txt .ci/setup
 	@touch $@
 
 demo: $(STAMP)
-	@$(PYTHON) -m jobs.run_road --config $(SIZE)
+	@$(PYTHON) -m jobs.run_road --config $(SIZE) --set open_page=$(OPEN)
 
 stop:
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m jobs.run_road --stop --config $(SIZE); \

@@ -22,6 +22,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.limiter_metrics import LimiterMetrics
 from moss.budget_shares import BudgetKeeper, BudgetShare, Loan, Trade
 from moss.config.teacher import TeacherConfig
 from moss.endpoint_limits import CallerReport, EndpointLimits, Grant, RunLimits
@@ -44,6 +45,7 @@ class EndpointLimiter:
 
     def __init__(self, idle_s: float = IDLE_S) -> None:
         self._limits = EndpointLimits()
+        self._metrics = LimiterMetrics()
         self._reported_at = time.monotonic()
         self._idle_s = idle_s
         me = ray.get_runtime_context().current_actor
@@ -52,7 +54,9 @@ class EndpointLimiter:
     def renew(self, report: CallerReport) -> Grant:
         """See `EndpointLimits.renew`."""
         self._reported_at = time.monotonic()
-        return self._limits.renew(report, now=self._reported_at)
+        grant = self._limits.renew(report, now=self._reported_at)
+        self._metrics.observe(report, self._limits)
+        return grant
 
     def release(self, holder: str) -> None:
         """The holder ends."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from actors.layout import check_layout
+from jobs.open_page import open_page
 from jobs.road_plan import RoadPlan, check_machine, downstream, service_url
 from jobs.road_services import DRIVER, ROOT, RoadServices, python_path
 from jobs.teacher_session import BASE_URL_ENV
@@ -162,6 +163,8 @@ def print_results(plan: RoadPlan) -> None:
             served = plan.manifest(stage)
             url = service_url(plan.folder(stage), served.model_name) if served else None
             print(f"chat page: {url or 'does not answer; run the road again to deploy it'}")
+            if url and plan.config.open_page:
+                open_page(url, os.environ)
 
 
 @contextmanager

@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from moss.tools.registry import close_tools
 from serve.api_routes import api_router
 from serve.auth import ApiKeys
 from serve.chat_service import ChatService
+from serve.completion_routes import completion_router
 from serve.edge import Edge
 from serve.errors import add_error_handlers
 from serve.gate import KeyGate
@@ -18,6 +20,7 @@ from serve.history_routes import history_router
 from serve.key_limits import KeyLimits
 from serve.page_routes import page_router
 from serve.retention import daily_upkeep
+from serve.watch import Watch
 
 
 def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
@@ -35,9 +38,12 @@ def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
     )
     limits = KeyLimits(retry_after_s=service.config.http.retry_after_s)
     app.include_router(api_router(service, limits))
+    app.include_router(completion_router(service, limits))
     app.include_router(page_router(service, keys))
     app.include_router(history_router(service))
     add_error_handlers(app)
     app.add_middleware(Edge, config=service.config.http, needs_key=keys.required)
-    app.add_middleware(KeyGate, keys=keys, limits=limits)  # outermost, so that no answer escapes it
+    app.add_middleware(KeyGate, keys=keys, limits=limits)
+    paths = [route.path for route in app.routes if isinstance(route, APIRoute)]
+    app.add_middleware(Watch, paths=[path for path in paths if "{" not in path])
     return app

@@ -20,8 +20,10 @@ from serve.engines import CountedEngine, TokenCount
 from serve.errors import ApiError
 from serve.keeping import Kept, keep_turn, stored_turn
 from serve.model_router import ModelRoute, ModelRouter
+from serve.request_record import current_record
 from serve.schemas import ChatRequest, Message, StoreOptions
 from serve.store import Store
+from serve.turn_record import note_event
 
 _READY_FOR_S = 10.0
 _READY_TIMEOUT_S = 20.0
@@ -81,17 +83,8 @@ class ChatService:
             raise ApiError(
                 400, f"at most {limit} messages", code="too_many_messages", param="messages"
             )
-        texts = [message.text for message in request.messages]
-        if not all(map(_is_text, texts)):
-            raise ApiError(
-                400, "a message holds a lone surrogate or a NUL, which no text has",
-                code="invalid_unicode", param="messages",
-            )  # fmt: skip
-        if max(map(len, texts)) > self.config.http.max_message_chars:
-            raise ApiError(
-                400, f"a message has at most {self.config.http.max_message_chars} characters",
-                code="message_too_long", param="messages",
-            )  # fmt: skip
+        for message in request.messages:
+            check_text(message.text, self.config.http.max_message_chars, "messages")
         meta = self._meta(request, key, model)
         turns, user_text = turns_of(request.messages, self.config.http.max_message_chars)
         stored = request.moss.store
@@ -187,14 +180,16 @@ class ChatService:
 
     async def walk(self, prepared: PreparedTurn, count: TokenCount) -> AsyncGenerator[TurnEvent]:
         """Events of one turn; `count` has its tokens at any time."""
+        record = current_record()
         events = walk_turn(
-            CountedEngine(prepared.model.engine, count), self.tools, prepared.model.renderer,
-            prepared.conversation, prepared.user_text, prepared.config,
+            CountedEngine(prepared.model.engine, count, record.id), self.tools,
+            prepared.model.renderer, prepared.conversation, prepared.user_text, prepared.config,
         )  # fmt: skip
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, TurnFinished):
                     self._ready_at = time.monotonic()
+                note_event(record, event)
                 yield event
 
     async def keep(
@@ -224,13 +219,27 @@ class ChatService:
                 self._ready_at = time.monotonic()
 
 
-def _is_text(text: str) -> bool:
-    """Whether every database and tokenizer takes it; PostgreSQL refuses NUL."""
+def check_text(text: str, max_chars: int, param: str) -> None:
+    """Refuse text that some database or tokenizer does not take, as PostgreSQL NUL, or too much.
+
+    Raises:
+        ApiError: 400, naming the field.
+    """
     try:
         text.encode()
+        is_text = "\0" not in text
     except UnicodeEncodeError:
-        return False
-    return "\0" not in text
+        is_text = False
+    if not is_text:
+        raise ApiError(
+            400, "the text holds a lone surrogate or a NUL, which no text has",
+            code="invalid_unicode", param=param,
+        )  # fmt: skip
+    if len(text) > max_chars:
+        raise ApiError(
+            400, f"a text has at most {max_chars} characters",
+            code="message_too_long", param=param,
+        )  # fmt: skip
 
 
 def turns_of(messages: list[Message], max_system_chars: int) -> tuple[tuple[Turn, ...], str]:

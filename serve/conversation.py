@@ -9,8 +9,8 @@ switched on; commands that do not parse run nothing, and the reply is written al
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 
 from moss.chat import Command, Conversation, ToolResult, Turn, parse_commands
@@ -75,6 +75,8 @@ class TurnOutcome:
     completion_tokens: int = 0
     """Generated tokens of all sections."""
     seconds: float = 0.0
+    part_s: dict[str, float] = field(default_factory=dict)
+    """Seconds of its parts: thoughts, commands, tools, reply; those that it had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,13 @@ class _Walk:
         *earlier, last = self.conversation.turns
         turn = replace(last, **changes)  # type: ignore[arg-type]
         self.conversation = replace(self.conversation, turns=(*earlier, turn))
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Keep how long a part of the turn took."""
+        started = time.monotonic()
+        yield
+        self.outcome.part_s[part] = time.monotonic() - started
 
     async def generate(self, section: Section, max_new_tokens: int) -> AsyncGenerator[str]:
         """Text of one section as it grows; counts tokens and sets the finish reason."""
@@ -173,10 +182,11 @@ async def walk_turn(
     async for call in _run_tools(walk, tools):
         yield CallDone(call)
     reply = ""
-    async with aclosing(walk.generate("moss", config.max_reply_tokens)) as texts:
-        async for text in texts:
-            reply += text
-            yield ReplyDelta(text)
+    with walk.timed("reply"):
+        async with aclosing(walk.generate("moss", config.max_reply_tokens)) as texts:
+            async for text in texts:
+                reply += text
+                yield ReplyDelta(text)
     walk.update_turn(moss=reply, quality=config.quality)
     walk.outcome.turn = walk.conversation.turns[-1]
     walk.outcome.seconds = time.monotonic() - walk.started
@@ -197,7 +207,8 @@ async def _think(walk: _Walk) -> None:
     """Write the Inner Thoughts section; None where they are switched off."""
     if walk.config.enforce_switches and not walk.conversation.meta.inner_thoughts:
         return
-    text = await _collect(walk.generate("inner_thoughts", walk.config.max_thought_tokens))
+    with walk.timed("thoughts"):
+        text = await _collect(walk.generate("inner_thoughts", walk.config.max_thought_tokens))
     walk.outcome.raw_thoughts = text
     if walk.outcome.finish_reason == "stop":  # a cut thought would end nowhere
         walk.update_turn(inner_thoughts=text.strip())
@@ -208,7 +219,8 @@ async def _choose_commands(walk: _Walk) -> None:
     enabled = walk.conversation.meta.tools
     if walk.config.enforce_switches and not enabled:
         return
-    text = await _collect(walk.generate("commands", walk.config.max_command_tokens))
+    with walk.timed("commands"):
+        text = await _collect(walk.generate("commands", walk.config.max_command_tokens))
     outcome = walk.outcome
     outcome.raw_commands = text
     try:
@@ -236,7 +248,8 @@ async def _run_tools(walk: _Walk, tools: Mapping[ToolName, Tool]) -> AsyncGenera
         return
     enabled = walk.conversation.meta.tools
     usable = {name: tool for name, tool in tools.items() if name in enabled}
-    calls = await run_commands(usable, commands, max_calls=walk.config.max_calls)
+    with walk.timed("tools"):
+        calls = await run_commands(usable, commands, max_calls=walk.config.max_calls)
     walk.outcome.calls = calls
     results: tuple[ToolResult, ...] = tuple(call.result for call in calls)
     walk.update_turn(results=results)

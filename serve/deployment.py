@@ -22,7 +22,6 @@ from moss.config.serve import ServeChatConfig
 from moss.errors import ConfigError, ResourceError, WaitTimeoutError
 from moss.storage import absolute, join
 from serve.auth import ApiKeys
-from serve.chat_model import ChatModel
 from serve.edge_replica import (
     Checkpoint,
     build_edge,
@@ -30,6 +29,8 @@ from serve.edge_replica import (
     tool_deployment,
     watched_release,
 )
+from serve.engine_replica import EngineReplica
+from serve.scaling import replica_options
 from serve.store.database import store_url
 from serve.tool_workers import ToolWorker
 
@@ -41,6 +42,8 @@ _PROXY_ENV: Final = {"RAY_SERVE_PROXY_USE_GRPC": "1"}
 """Over gRPC a piece of an answer costs half of what it costs as an object of Ray's."""
 _REPLICA_ENV: Final = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"}
 """Edge and engines do not block their event loops, so no piece need pass between two of them."""
+_SERVE_LOGS = {"enable_access_log": False}
+"""Ours has one line per request (`serve.watch`), and no string that a client chose."""
 _BACKSTOP_ONGOING = 200
 """Serve's own limit per replica, above ours: ours answers in OpenAI's form."""
 
@@ -69,7 +72,11 @@ def deploy(config: ServeChatConfig, checkpoints: Sequence[Checkpoint]) -> str:
     database = store_url(config.database, os.environ)
     application = _application(config, checkpoints, keys, max_positions, database)
     ray_serve.run_many(
-        [ray_serve.RunTarget(application, name=config.app_name, route_prefix="/")],
+        [
+            ray_serve.RunTarget(
+                application, name=config.app_name, route_prefix="/", logging_config=_SERVE_LOGS
+            )
+        ],
         wait_for_applications_running=False,
     )
     _wait_until_running(config.app_name, deadline)
@@ -119,6 +126,7 @@ def _start_proxy(config: ServeChatConfig) -> str:
     if running is None:
         ray_serve.start(
             proxy_location="HeadOnly",
+            logging_config=_SERVE_LOGS,
             http_options={
                 "host": config.http.host,
                 "port": config.http.port or _free_port(config.http.host),
@@ -149,6 +157,7 @@ def _application(
     models = [
         ray_serve.deployment(
             name=engine_deployment(checkpoint.name),
+            **replica_options(engine.scaling),
             ray_actor_options={
                 "num_cpus": engine.num_cpus,
                 "num_gpus": engine.num_gpus,
@@ -159,7 +168,7 @@ def _application(
             health_check_period_s=15,
             health_check_timeout_s=60,
             graceful_shutdown_timeout_s=10,
-        )(ChatModel).bind(checkpoint.folder, engine)
+        )(EngineReplica).bind(checkpoint.folder, engine, checkpoint.name, config.logs)
         for checkpoint in checkpoints
     ]
     workers = [
@@ -169,7 +178,7 @@ def _application(
             max_ongoing_requests=_BACKSTOP_ONGOING,
             max_surge_percent=_SURGE_PERCENT,
             graceful_shutdown_timeout_s=5,
-        )(ToolWorker).bind(name, config.tools)
+        )(ToolWorker).bind(name, config.tools, config.logs)
         for name in config.tools.enabled
     ]
 
@@ -178,6 +187,7 @@ def _application(
 
     edge = ray_serve.deployment(
         name=EDGE,
+        **replica_options(config.edge_scaling),
         ray_actor_options={
             "num_cpus": config.edge_num_cpus,
             "runtime_env": {"env_vars": _REPLICA_ENV},

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import re
-import uuid
 from collections.abc import Collection
 from typing import Final
 from urllib.parse import urlsplit
@@ -33,7 +31,6 @@ STEERING_HEADERS: Final = (
 _STEERING_PREFIX: Final = "x-serve-"
 _MAX_LENGTH_DIGITS: Final = 15
 """Of `content-length`; int() of an endless number takes endless time."""
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -60,9 +57,6 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        request_id = headers.get("x-request-id", "")
-        if not _REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex
         started = False
 
         async def send_with_headers(message: Message) -> None:
@@ -70,7 +64,6 @@ class Edge:
             if message["type"] == "http.response.start":
                 started = True
                 answer = MutableHeaders(scope=message)
-                answer["x-request-id"] = request_id
                 for name, value in _SECURITY_HEADERS.items():
                     answer.setdefault(name, value)
             # A client that stops reading would hold its place among `max_ongoing` for ever.

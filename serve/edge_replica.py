@@ -22,6 +22,8 @@ from serve.app import build_app
 from serve.auth import ApiKeys
 from serve.chat_model import RemoteEngine
 from serve.chat_service import ChatService
+from serve.logs import configure_logs
+from serve.meters import export_to_ray
 from serve.model_router import ModelRoute, ModelRouter, ServedModel
 from serve.store import Store
 from serve.tool_workers import RemoteTool
@@ -62,6 +64,8 @@ def build_edge(
     database: URL,
 ) -> FastAPI:
     """The application over handles of the other deployments."""
+    configure_logs(config.logs)
+    export_to_ray()
 
     def handle(name: str) -> DeploymentHandle:
         return ray_serve.get_deployment_handle(name, app_name=config.app_name)

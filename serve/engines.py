@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from moss.config.ppo import SamplingParams
@@ -26,6 +26,8 @@ class GenerateParams:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    request_id: str = ""
+    """Of the client's request, for logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,12 @@ class TokenCount:
 
 
 class CountedEngine:
-    """An engine that keeps the count of one turn."""
+    """An engine that keeps the count of one turn, and tells the engine whose turn it is."""
 
-    def __init__(self, engine: Engine, count: TokenCount) -> None:
+    def __init__(self, engine: Engine, count: TokenCount, request_id: str = "") -> None:
         self._engine = engine
         self._count = count
+        self._request_id = request_id
 
     @property
     def max_positions(self) -> int:
@@ -82,7 +85,7 @@ class CountedEngine:
     ) -> AsyncGenerator[TokenDelta]:
         """The engine's deltas."""
         self._count.prompt = len(prompt_ids)
-        deltas = self._engine.generate(prompt_ids, params)
+        deltas = self._engine.generate(prompt_ids, replace(params, request_id=self._request_id))
         async with aclosing(deltas):
             async for delta in deltas:
                 self._count.completion += len(delta.ids)

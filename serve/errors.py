@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 
 from moss.errors import DataError, WaitTimeoutError
 from serve.history import ContextLengthError
+from serve.request_record import current_record
 from serve.store import NotStoredError, StoreUnavailableError
 
 _MAX_PARAM_CHARS = 100
@@ -55,7 +56,14 @@ class ApiError(Exception):
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What a client is told about a failure; unexpected ones are logged, not shown."""
+    """What a client is told about a failure, noted in the request's record."""
+    told = _told(error)
+    current_record().code = told.code
+    return told
+
+
+def _told(error: Exception) -> ApiError:
+    """Unexpected failures are logged, not shown."""
     match error:
         case ApiError():
             return error
@@ -84,12 +92,13 @@ def add_error_handlers(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"] if part != "body")
         param = where.encode("ascii", "replace").decode()[:_MAX_PARAM_CHARS]
         message = f"{param or 'body'}: {first['msg']}"  # never echoes the user's text
-        return ApiError(400, message, code="invalid_value", param=param or None).response()
+        told = ApiError(400, message, code="invalid_value", param=param or None)
+        return as_api_error(told).response()
 
     async def http(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         code = "not_found" if error.status_code == 404 else "http_error"
-        return ApiError(error.status_code, str(error.detail), code=code).response()
+        return as_api_error(ApiError(error.status_code, str(error.detail), code=code)).response()
 
     async def anything(_: Request, error: Exception) -> JSONResponse:
         return as_api_error(error).response()

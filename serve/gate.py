@@ -16,6 +16,7 @@ from moss.config.api_keys import ApiKeyConfig
 from serve.auth import ApiKeys
 from serve.errors import ApiError
 from serve.key_limits import KeyLimits
+from serve.request_record import current_record
 
 PUBLIC_PATHS: Final = frozenset({"/", "/health", "/ready", "/app/settings"})
 PUBLIC_FOLDERS: Final = ("/static/", "/app/images/")
@@ -55,6 +56,7 @@ class KeyGate:
         try:
             found = self._keys.check(Headers(scope=scope).get("authorization"))
             self._limits.update(found)
+            current_record().key = found.label
         except ApiError as error:
             found = error
         scope.setdefault("state", {})["api_key"] = found

@@ -68,10 +68,12 @@ class ModelRouter:
         """What clients should ask for: the alias, else the released model."""
         return self._alias or self._stable().served.name
 
-    @property
-    def offers_quality(self) -> bool:
-        """Whether the released model was trained with quality tags."""
-        return self._stable().quality is not None
+    def offers_quality(self, name: str) -> bool:
+        """Whether every model that answers under a name was trained with quality tags."""
+        routes = [self._routes[name]] if name in self._routes else [self._stable()]
+        if name == self._alias and self._release is not None and self._release.value.canary:
+            routes.append(self._routes[self._release.value.canary])
+        return all(route.quality is not None for route in routes)
 
     def listed(self, key: ApiKeyConfig) -> list[ServedModel]:
         """The models that a key may use; the alias stands first, with the stable model's data."""

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
 from moss.tools.text_to_image import image_folder, read_image
-from moss.types import QUALITY_LEVELS
 from serve.auth import ApiKeys
 from serve.chat_service import ChatService
 from serve.errors import ApiError
@@ -53,7 +52,6 @@ def page_router(service: ChatService, keys: ApiKeys) -> APIRouter:
         return {
             "model": service.models.default,
             "tools": service.offered_tools(key_if_known(request)),
-            "quality_levels": list(QUALITY_LEVELS) if service.models.offers_quality else [],
             "consent_version": CONSENT_VERSION,
             "needs_key": keys.required,
         }

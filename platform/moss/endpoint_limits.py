@@ -135,7 +135,7 @@ class EndpointLimits:
         self._adaptation.observe(
             answered=report.num_answered,
             overloaded=report.num_overloaded,
-            in_use=sum(item.report.in_use for item in self._holders.values()),
+            in_use=self.num_in_flight,
             cap=self._cap(),
             now=now,
         )
@@ -161,6 +161,16 @@ class EndpointLimits:
     def total_granted(self) -> int:
         """Sum of all slots granted."""
         return sum(holder.granted for holder in self._holders.values())
+
+    @property
+    def num_in_flight(self) -> int:
+        """Requests under way, by the last reports."""
+        return sum(holder.report.in_use for holder in self._holders.values())
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait for a slot, by the last reports."""
+        return sum(holder.report.wanted for holder in self._holders.values())
 
     @property
     def in_flight_target(self) -> int:

@@ -22,6 +22,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from moss.errors import ConfigError
+from moss.live_metrics import STORE_ERRORS
+from serve import meters
 from serve.store.records import StoreUnavailableError
 from serve.store.tables import Base
 
@@ -197,6 +199,7 @@ def answering() -> Iterator[None]:
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
         _LOG.warning("the chat store does not answer: %s", type(cause).__name__)
+        meters.count(STORE_ERRORS)
         raise StoreUnavailableError(
             "the history of conversations cannot be reached at the moment; try again"
         ) from error

@@ -47,6 +47,7 @@ def shown_turn(stored: StoredTurn) -> Json:
         "id": stored.id,
         "parent_id": stored.parent_id,
         "siblings": list(stored.siblings),
+        "model": stored.model,
         "human": turn.human,
         "moss": turn.moss,
         "inner_thoughts": turn.inner_thoughts,
@@ -73,7 +74,7 @@ def document(session: Session, owner: str, conversation_id: str) -> Json:
         shown = shown_turn(stored)
         del shown["siblings"]
         about = {
-            "model": stored.model, "model_version": stored.model_version,
+            "model_version": stored.model_version,
             "consent_version": stored.consent_version, "withdrawn_at": stored.withdrawn_at,
         }  # fmt: skip
         turns.append(shown | about)

@@ -16,9 +16,11 @@ from ray.actor import ActorHandle
 
 from actors.limiter import LeasedLimits, limiter_name, reach_limiter, start_budget
 from moss.config.teacher import TeacherConfig
+from moss.endpoint_limits import CallerReport, RunLimits
 from moss.errors import BudgetError
 from moss.limits import Spend
 from moss.slots import Attempt
+from tests.prometheus import samples
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -78,6 +80,26 @@ async def test_two_runs_together_stay_within_what_one_may_do() -> None:
     for limits in runs:
         await limits.close()
     assert num_holders(limited) == 0
+
+
+async def test_prometheus_sees_attempts_and_who_waits() -> None:
+    limiter = reach_limiter(config())
+    report = CallerReport(
+        "holder", "run", RunLimits(concurrency=8), in_use=3, wanted=4711,
+        num_answered=701, num_overloaded=702, num_failed=703,
+    )  # fmt: skip
+    name = "ray_moss_endpoint_attempts_count_total"
+    wanted = {"answered": 701.0, "overloaded": 702.0, "failed": 703.0}
+    ray.get(limiter.renew.remote(report), timeout=WAIT_S)
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline and 703 not in samples(name, outcome="failed"):
+        await asyncio.sleep(0.5)
+    for outcome, value in wanted.items():
+        assert value in samples(name, outcome=outcome)
+    assert 4711 in samples("ray_moss_endpoint_waiting_count")
+    assert 3 in samples("ray_moss_endpoint_in_flight_count")
+    assert samples("ray_moss_endpoint_slots_count")
+    ray.kill(limiter)
 
 
 async def test_callers_go_on_when_the_limiter_dies() -> None:

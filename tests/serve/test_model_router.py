@@ -49,10 +49,14 @@ def test_a_named_model_answers_and_the_alias_follows_the_release(
     assert len(set(sides)) == 1
     write_release(file, read_release(file).promoted("MOSS-PAT"))
     assert answering(router, "moss") == {"MOSS-PAT"}
-    assert router.offers_quality
+    assert router.offers_quality("moss")
     write_release(file, read_release(file).rolled_back())
     assert answering(router, "moss") == {"MOSS-SFT"}
-    assert not router.offers_quality
+    assert not router.offers_quality("moss")
+    assert router.offers_quality("MOSS-PAT")
+    write_release(file, read_release(file).promoted("MOSS-PAT").with_canary("MOSS-SFT", 0.1))
+    router.find("moss", "someone", OPEN)
+    assert not router.offers_quality("moss")  # some users would be refused
 
 
 def test_a_key_without_the_canary_stays_with_the_stable_model(router: ModelRouter) -> None:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ from moss.types import ToolName
 from serve.app import build_app
 from serve.auth import ApiKeys
 from serve.chat_service import ChatService
+from serve.model_router import ModelRouter
 from serve.store import CONSENT_VERSION, Store
-from tests.serve.serving import one_model
+from tests.serve.serving import one_model, route
 
 TURN = TurnConfig(
     temperature=0, max_thought_tokens=1000, max_command_tokens=1000, max_reply_tokens=3000
 )
+AXE = resources.files("axe_playwright_python") / "axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.browser,
@@ -77,12 +80,18 @@ class Service:
 
 @asynccontextmanager
 async def serving(
-    engine: Any, tools: dict[ToolName, Any], tmp_path: Path, keys: ApiKeys, **http: Any
+    engine: Any,
+    tools: dict[ToolName, Any],
+    tmp_path: Path,
+    keys: ApiKeys,
+    models: ModelRouter | None = None,
+    **http: Any,
 ) -> AsyncIterator[Service]:
     config = ServeChatConfig(meta_version="tiny", turn=TURN, http=HttpConfig(**http))
     store = Store(f"sqlite:///{tmp_path}/chat.sqlite")
     chat = ChatService(
-        models=one_model(engine, engine.renderer), tools=tools, store=store, config=config,
+        models=models or one_model(engine, engine.renderer), tools=tools, store=store,
+        config=config,
     )  # fmt: skip
     settings = uvicorn.Config(
         build_app(chat, keys), port=0, log_level="critical", timeout_graceful_shutdown=1
@@ -503,7 +512,7 @@ async def test_the_page_works_by_keyboard_alone(page: Any, service: Service) -> 
     assert await page.evaluate("document.activeElement.className") == "title"
     await page.keyboard.press("Tab")
     await page.keyboard.press("Enter")
-    await page.wait_for_function("document.activeElement.getAttribute('role') === 'menuitem'")
+    await becomes_true(page, "document.activeElement.getAttribute('role') === 'menuitem'")
     await page.keyboard.press("ArrowUp")  # to the last one
     await page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
@@ -520,7 +529,16 @@ async def test_the_page_works_by_keyboard_alone(page: Any, service: Service) -> 
 
 
 async def eventually_focused(page: Any, name: str) -> None:
-    await page.wait_for_function(f"document.activeElement.id === '{name}'")
+    await becomes_true(page, f"document.activeElement.id === '{name}'")
+
+
+async def becomes_true(page: Any, expression: str) -> None:
+    """As Playwright's `wait_for_function`, whose polls the page's policy forbids."""
+    for _ in range(250):
+        if await page.evaluate(expression):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{expression} did not come true within 5 s")
 
 
 async def test_everything_that_can_be_pressed_has_a_name(page: Any) -> None:
@@ -636,3 +654,92 @@ async def test_the_theme_follows_the_system_until_it_is_chosen(page: Any) -> Non
     assert await page.evaluate(ground) == light
     await page.reload()
     assert await page.evaluate(ground) == light
+
+
+async def test_each_answer_names_its_model_where_several_are_served(
+    browser: Any, engine: Any, scripted: Callable[..., Any], spies: dict[ToolName, Any],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    other = scripted(moss="I am the other one.")
+    other.max_positions = engine.max_positions
+    routes = [
+        route("MOSS-PAT", engine, engine.renderer),
+        route("MOSS-SFT", other, engine.renderer, quality=None),
+    ]
+    models = ModelRouter(routes, alias="moss")
+    async with (
+        serving(engine, spies, tmp_path, ApiKeys(), models=models) as service,
+        opened(browser, service.url) as page,
+    ):
+        menu = page.get_by_label("Model", exact=True)
+        await page.locator(".switches .chip").first.wait_for()
+        assert await menu.locator("option").all_inner_texts() == ["moss", "MOSS-PAT", "MOSS-SFT"]
+        first = await asked(page, "first")
+        assert (await first.locator(".by").inner_text()).split()[-1] == "MOSS-PAT"  # the alias's
+        await menu.select_option("MOSS-SFT")
+        second = await asked(page, "second")
+        assert "the other one" in await second.locator(".reply").inner_text()
+        await page.reload()
+        await page.locator(".entry .title").first.click()
+        await finished(page.locator(".exchange").nth(1))
+        named = [text.split()[-1] for text in await page.locator(".by").all_inner_texts()]
+        assert named == ["MOSS-PAT", "MOSS-SFT"]
+        assert await menu.input_value() == "MOSS-SFT"  # remembered with the conversation
+
+
+async def test_one_model_is_not_named_at_each_answer(page: Any) -> None:
+    exchange = await asked(page, "first")
+    assert await exchange.locator(".by").count() == 0
+
+
+async def violations(page: Any) -> list[str]:
+    """What axe-core has against the page as it is, by WCAG 2.2 A and AA, contrast included."""
+    found = await page.evaluate(
+        """async () => (await axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a",
+            "wcag21aa", "wcag22aa"], resultTypes: ["violations"]})).violations"""
+    )
+    return [
+        f"{item['id']}: {node['html'][:120]} {node['failureSummary']}"
+        for item in found
+        for node in item["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 360])
+async def test_axe_finds_no_fault(
+    browser: Any, service: Service, spies: dict[ToolName, Any], scheme: str, width: int
+) -> None:
+    async def search(argument: str) -> ToolOutput:
+        source = Reference("Paris", "Capital of France.", "https://en.example.org/paris")
+        return ToolOutput(ok=True, layout="references", references=(source,))
+
+    spies["web_search"].call = search
+    commands = ' Calculate("12+7"), Search("Paris"), Text2Image("a cat")'
+    reply = f" {RICH}\n> quoted<sup><|1|></sup>\n\n- [ ] a task with `code`, [link](https://a.test)"
+    service.engine.script |= {"commands": commands, "moss": reply}
+    viewport = {"width": width, "height": 800}
+    async with opened(browser, service.url, viewport=viewport, color_scheme=scheme) as page:
+        await page.locator(".switches .chip").first.wait_for()
+        await page.emulate_media(reduced_motion="reduce")  # nothing is half faded in
+        await page.evaluate(AXE.read_text(encoding="utf-8"))
+        assert await violations(page) == [], "the welcome"
+        exchange = await asked(page, "What is 12+7?")
+        await exchange.locator(".hl-keyword").first.wait_for()
+        for head in await exchange.locator("button.step-head").all():
+            await head.click()
+        await exchange.get_by_label("Bad answer").click()
+        assert await violations(page) == [], "an answer"
+        await page.get_by_label("Answer options").first.click()
+        assert await violations(page) == [], "the options"
+        await page.keyboard.press("Escape")
+        if width < 800:
+            await page.get_by_role("button", name="Conversations").click()
+        await page.locator(".entry").first.hover()
+        await page.locator(".entry .menu button").first.click()
+        assert await violations(page) == [], "the history with a menu"
+        await page.keyboard.press("Escape")
+        await page.get_by_role("button", name="Settings").click()
+        assert await violations(page) == [], "the settings"
+        await page.get_by_role("button", name="Change…").click()
+        assert await violations(page) == [], "the consent"

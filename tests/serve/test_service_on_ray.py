@@ -15,6 +15,7 @@ import pytest
 from benchmarks.serve_assets import random_policy
 from moss.config.serve import ServeChatConfig
 from moss.releases import Release, read_release, write_release
+from tests.prometheus import samples
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -163,3 +164,78 @@ async def test_leaving_clients_free_the_engine(address: str) -> None:
         answer = await http.post("/v1/chat/completions", json={"messages": QUESTION})
         assert answer.is_success
         assert time.monotonic() - started < 30
+
+
+def test_a_text_is_continued_streaming_and_not(client: openai.OpenAI) -> None:
+    asked = {"model": "MOSS-PAT", "prompt": ["What is", "12+7"], "max_tokens": 8}
+    whole = client.completions.create(**asked)  # type: ignore[call-overload]
+    parts = list(client.completions.create(**asked, stream=True))  # type: ignore[call-overload]
+    for choice in whole.choices:
+        pieces = [part.choices[0].text for part in parts if part.choices[0].index == choice.index]
+        assert "".join(pieces) == choice.text
+    assert whole.usage.completion_tokens > 0
+
+
+def scraped(name: str, **labels: str) -> float:
+    return sum(samples(name, **labels))
+
+
+def test_prometheus_sees_requests_tokens_and_engines(client: openai.OpenAI) -> None:
+    model = {"model": "MOSS-SFT"}  # no other test continues a text with it
+    for _ in range(2):
+        client.completions.create(prompt="What is", max_tokens=4, **model)  # type: ignore[call-overload]
+    client.chat.completions.create(messages=QUESTION, **model)  # type: ignore[call-overload]
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="user-own", prompt="What is")
+
+    def seen() -> dict[str, float]:
+        texts = {"route": "/v1/completions", "status": "200"} | model
+        return {
+            "requests": scraped("ray_moss_service_requests_count_total", **texts),
+            "not found": scraped("ray_moss_service_requests_count_total", status="404"),
+            "first tokens": scraped("ray_moss_service_first_token_s_count", **model),
+            "generated": scraped("ray_moss_service_generated_tokens_total", **model),
+            "replies": scraped("ray_moss_service_part_s_bucket", part="reply", le="+Inf"),
+            "engines": scraped("ray_moss_service_engine_starts_count_total", **model),
+        }
+
+    deadline = time.monotonic() + 60
+    found = seen()
+    while not (found["requests"] >= 2 and all(found.values())) and time.monotonic() < deadline:
+        time.sleep(1)
+        found = seen()
+    assert all(found.values()), found
+    assert (found["requests"], found["engines"]) == (2, 1)
+    assert scraped("ray_moss_service_requests_count_total", model="user-own") == 0
+
+
+def test_logs_of_all_replicas_have_the_requests_id_and_no_user_text(address: str) -> None:
+    import ray
+
+    canary, name = "xylophone-4711", "from-the-client.1"
+    asked = {"messages": [{"role": "user", "content": canary}]}
+    with httpx.Client(base_url=address, trust_env=False, timeout=60) as http:
+        answer = http.post("/v1/chat/completions", json=asked, headers={"x-request-id": name})
+        assert answer.is_success
+        assert set(answer.headers.get_list("x-request-id")) == {name}
+        http.post("/v1/completions", json={"prompt": canary})
+        http.post("/v1/chat/completions", json={"messages": [{"role": canary}]})
+        http.get(f"/v1/models/{canary}")
+        http.post("/v1/chat/completions", json=asked | {"model": canary})
+    assert ray._private.worker._global_node is not None
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+
+    def lines(part: str) -> list[str]:
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+        return [line for text in texts for line in text.splitlines() if part in line]
+
+    deadline = time.monotonic() + 20
+    wanted = {'"message": "request"', '"message": "generation"'}
+    while time.monotonic() < deadline:
+        found = {part for part in wanted for line in lines(name) if part in line}
+        if found == wanted:
+            break
+        time.sleep(0.5)
+    assert found == wanted
+    assert lines(canary) == []

@@ -73,6 +73,9 @@ class RoadConfig(StageConfig):
     """Longest to wait for one answer of the Jobs API."""
     num_log_lines: int = Field(30, ge=1)
     """Lines of a failed stage's log that are shown."""
+    open_page: bool = True
+    """Open the chat page in a browser at the end, where standard output is a terminal of a machine
+    with a screen."""
 
     @model_validator(mode="after")
     def run_ids_are_unique(self) -> Self:

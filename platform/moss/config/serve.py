@@ -8,6 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from moss.config.base import Config, StageConfig
+from moss.config.scaling import ScalingConfig
+from moss.config.serve_logs import LogConfig
 from moss.config.tools import ToolsConfig
 from moss.types import QUALITY_LEVELS, ToolName
 
@@ -49,6 +51,8 @@ class EngineConfig(Config):
     num_cpus: float = Field(0.5, gt=0)
     """CPUs that Ray reserves for the replica."""
     num_gpus: float = Field(0.0, ge=0)
+    scaling: ScalingConfig = ScalingConfig()
+    """Replicas of each model."""
     max_num_seqs: int = Field(32, ge=1)
     """Sequences that are decoded at once."""
     kv_cache_gib: float = Field(0.5, gt=0)
@@ -131,8 +135,12 @@ class ServeChatConfig(StageConfig):
     """CPUs that Ray reserves for each tool's replica."""
     edge_num_cpus: float = Field(0.1, ge=0)
     """Likewise, for the replica that answers HTTP."""
+    edge_scaling: ScalingConfig = ScalingConfig()
+    """Replicas that answer HTTP. Several need Postgres, and each counts the limits of API keys, and
+    `http.max_ongoing`, for itself."""
     turn: TurnConfig = TurnConfig()
     http: HttpConfig = HttpConfig()
+    logs: LogConfig = LogConfig()
     database: str | None = None
     """SQLite file, or `postgresql://user@host/name` (its password in `PGPASSWORD` where the job
     starts, or in the replica's `~/.pgpass`); None is `chat-store/chat.sqlite` in the workspace,
@@ -152,18 +160,40 @@ class ServeChatConfig(StageConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def several_edges_share_a_database(self) -> Self:
+        """Replicas on different nodes cannot share a SQLite file."""
+        if self.edge_scaling.max_replicas > 1 and not (self.database or "").startswith("postgres"):
+            raise ValueError(
+                f"edge_scaling.max_replicas={self.edge_scaling.max_replicas} with SQLite, whose "
+                "file only one node can use; set database to postgresql://user@host/name, or 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def edges_scale_before_they_refuse(self) -> Self:
+        """A replica that refuses requests first never sees the load that would add another."""
+        target = self.edge_scaling.target_ongoing_requests
+        if self.edge_scaling.is_automatic and target >= self.http.max_ongoing:
+            raise ValueError(
+                f"edge_scaling.target_ongoing_requests={target:g} is not reached, since "
+                f"http.max_ongoing={self.http.max_ongoing} refuses more; set it below that"
+            )
+        return self
+
     @property
     def num_cpus(self) -> float:
-        """CPUs that all replicas reserve together."""
+        """CPUs that all replicas reserve together when the service starts."""
         tools = self.tool_num_cpus * len(self.tools.enabled)
-        return self.num_engines * self.engine.num_cpus + self.edge_num_cpus + tools
+        edges = self.edge_scaling.min_replicas * self.edge_num_cpus
+        return self.num_engines * self.engine.num_cpus + edges + tools
 
     @property
     def num_gpus(self) -> float:
-        """GPUs that all replicas reserve together."""
+        """GPUs that all replicas reserve together when the service starts."""
         return self.num_engines * self.engine.num_gpus
 
     @property
     def num_engines(self) -> int:
-        """One per model."""
-        return 1 + len(self.more_models)
+        """Engines when the service starts, of all models."""
+        return (1 + len(self.more_models)) * self.engine.scaling.min_replicas

@@ -9,7 +9,7 @@ let count = 0;
 export function newTurn(prompt: string, insteadOf?: Turn): Turn {
   count += 1;
   return {
-    key: `new-${count}`, isStored: false, siblings: insteadOf?.siblings ?? [], prompt, reply: "", thoughts: "", calls: [], references: [],
+    key: `new-${count}`, isStored: false, siblings: insteadOf?.siblings ?? [], prompt, model: "", reply: "", thoughts: "", calls: [], references: [],
     images: [], status: "running", wasCut: false, failure: null, rating: 0, createdAt: new Date().toISOString(),
   };
 }
@@ -17,6 +17,7 @@ export function newTurn(prompt: string, insteadOf?: Turn): Turn {
 /** The turn after one more event. */
 export function grow(turn: Turn, event: StreamEvent): Turn {
   switch (event.type) {
+    case "model": return { ...turn, model: event.name };
     case "text": return { ...turn, reply: turn.reply + event.text };
     case "thoughts": return { ...turn, thoughts: turn.thoughts + event.text };
     case "commands": {
@@ -54,7 +55,7 @@ export function fromStored(stored: StoredTurn): Turn {
     api, argument, text, state: ok ? "done" : "failed", seconds: null,
   }));
   return {
-    key: stored.id, isStored: true, siblings: stored.siblings, prompt: stored.human, reply: stored.moss,
+    key: stored.id, isStored: true, siblings: stored.siblings, prompt: stored.human, model: stored.model, reply: stored.moss,
     thoughts: stored.inner_thoughts ?? "", calls, references: stored.references, images: stored.images,
     status: "done", wasCut: false, failure: null, rating: stored.rating, createdAt: stored.created_at,
   };

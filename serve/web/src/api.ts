@@ -1,7 +1,7 @@
 // Calls of the server's public routes; every failure becomes an `ApiFailure` with what to do.
 
 import { apiKey } from "./storage";
-import type { Consent, ConversationSummary, Failure, Settings } from "./types";
+import type { Consent, ConversationSummary, Failure, Model, Settings } from "./types";
 
 const TIMEOUT_MS = 20_000;
 const EXPORT_TIMEOUT_MS = 300_000;
@@ -71,6 +71,7 @@ async function json<T>(path: string, method = "GET", body?: object): Promise<T> 
 export type StoredTurn = {
   id: string;
   siblings: string[];
+  model: string;
   human: string;
   moss: string;
   inner_thoughts: string | null;
@@ -88,9 +89,9 @@ const part = encodeURIComponent;
 
 export const api = {
   settings: () => json<Settings>("/app/settings"),
-  models: async (): Promise<string[]> => {
-    const list = await json<{ data: { id: string }[] }>("/v1/models");
-    return list.data.map((model) => model.id);
+  models: async (): Promise<Model[]> => {
+    const list = await json<{ data: { id: string; moss: { quality_levels: number[] } }[] }>("/v1/models");
+    return list.data.map(({ id, moss }) => ({ id, quality_levels: moss.quality_levels }));
   },
   conversations: (offset: number, limit: number) =>
     json<ConversationSummary[]>(`/app/conversations?offset=${offset}&limit=${limit}`),
@@ -112,6 +113,7 @@ export const api = {
 };
 
 export type StreamEvent =
+  | { type: "model"; name: string }
   | { type: "text"; text: string }
   | { type: "thoughts"; text: string }
   | { type: "commands"; commands: { api: string; argument: string }[]; dropped: { api: string; argument: string }[] }
@@ -123,7 +125,8 @@ export type StreamEvent =
 
 type Chunk = {
   error?: { message: string };
-  choices: { delta: { content?: string; reasoning_content?: string; moss?: StreamEvent }; finish_reason: string | null }[];
+  model?: string;
+  choices: { delta: { role?: string; content?: string; reasoning_content?: string; moss?: StreamEvent }; finish_reason: string | null }[];
 };
 
 /** Events of one streamed answer. A stream that ends without `[DONE]` broke off, and says so. */
@@ -170,7 +173,8 @@ function* eventsOf(chunk: Chunk): Generator<StreamEvent> {
   if (chunk.error) throw new ApiFailure("broken", chunk.error.message);
   const choice = chunk.choices[0];
   if (!choice) return;
-  const { content, reasoning_content: thoughts, moss } = choice.delta;
+  const { role, content, reasoning_content: thoughts, moss } = choice.delta;
+  if (role) yield { type: "model", name: chunk.model ?? "" };
   if (thoughts) yield { type: "thoughts", text: thoughts };
   if (content) yield { type: "text", text: content };
   if (moss) yield moss;

@@ -3,7 +3,7 @@
 import { ended, fromStored, grow, newTurn, placeAmong } from "./answer";
 import { api, ApiFailure, asFailure, streamAnswer, type Conversation, type StreamEvent } from "./api";
 import { Library } from "./library";
-import { optionsFor, rememberOptions } from "./options";
+import { levelFor, optionsFor, rememberOptions } from "./options";
 import type { Options, Turn } from "./types";
 
 /** Deltas are shown at most this often; the eye sees no more, and long answers stay cheap. */
@@ -117,8 +117,8 @@ export class ChatApp extends Library {
   }
 
   private request(turns: readonly Turn[], prompt: string): object {
-    const { options, settings, conversation } = this.state;
-    const isTagged = (settings?.quality_levels.length ?? 0) > 0;
+    const { options, models, conversation } = this.state;
+    const quality = levelFor(options, models);
     return {
       model: options.model,
       messages: [{ role: "user", content: prompt }],
@@ -126,7 +126,7 @@ export class ChatApp extends Library {
       moss: {
         tools: options.tools,
         ...(options.thoughts ? {} : { inner_thoughts: false }),
-        ...(isTagged && options.quality !== null ? { quality: options.quality } : {}),
+        ...(quality === null ? {} : { quality }),
         include: ["inner_thoughts", "commands", "results", "references", "images"],
         store: { conversation_id: conversation, replace_turn: placeAmong(turns), consent: this.consent },
       },

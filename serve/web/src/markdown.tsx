@@ -127,9 +127,10 @@ function Heading({ depth, children }: { depth: number; children: ComponentChildr
 }
 
 function List({ list }: { list: Tokens.List }) {
+  const words = useWords();
   const items = list.items.map((item, index) => (
     <li key={index} class={item.task ? "task" : undefined}>
-      {item.task && <input type="checkbox" checked={Boolean(item.checked)} disabled />}
+      {item.task && <input type="checkbox" checked={Boolean(item.checked)} aria-label={item.checked ? words.taskDone : words.taskOpen} disabled />}
       {blocks(item.tokens)}
     </li>
   ));

@@ -72,7 +72,7 @@ function Header({ isMenuOpen, onMenu, onNew }: { isMenuOpen: boolean; onMenu: ()
             class="model" aria-label={words.model} title={words.model} value={options.model}
             onChange={(event) => app.setOptions({ model: event.currentTarget.value })}
           >
-            {(models.length ? models : [settings.model]).map((name) => <option key={name} value={name}>{name}</option>)}
+            {(models.length ? models.map(({ id }) => id) : [settings.model]).map((name) => <option key={name} value={name}>{name}</option>)}
           </select>
         )}
       </div>

@@ -3,7 +3,7 @@
 import { createContext } from "preact";
 import { useContext, useEffect, useState } from "preact/hooks";
 import type { ChatApp } from "./chat_app";
-import type { Consent, ConversationSummary, Language, Options, Settings, Theme, Turn } from "./types";
+import type { Consent, ConversationSummary, Language, Model, Options, Settings, Theme, Turn } from "./types";
 import { WORDS, type Words } from "./words";
 
 export type Preferences = {
@@ -19,7 +19,7 @@ export type DialogName = "settings" | "consent" | "key" | null;
 export type State = {
   readonly preferences: Preferences;
   readonly settings: Settings | null;
-  readonly models: readonly string[];
+  readonly models: readonly Model[];
   readonly conversations: readonly ConversationSummary[];
   readonly hasMore: boolean;
   /** What a search found; null while nothing is searched for. */

@@ -36,6 +36,8 @@ export type Turn = {
   /** Ids of the stored turns in its place, oldest first; itself among them once it is stored. */
   readonly siblings: readonly string[];
   readonly prompt: string;
+  /** Name of the model that answers; empty until it begins. */
+  readonly model: string;
   readonly reply: string;
   readonly thoughts: string;
   readonly calls: readonly Call[];
@@ -50,10 +52,15 @@ export type Turn = {
 
 export type ToolOffer = { readonly name: string; readonly default: boolean };
 
+export type Model = {
+  readonly id: string;
+  /** Empty for a model that was never trained with quality tags. */
+  readonly quality_levels: readonly number[];
+};
+
 export type Settings = {
   readonly model: string;
   readonly tools: readonly ToolOffer[];
-  readonly quality_levels: readonly number[];
   readonly consent_version: number;
   readonly needs_key: boolean;
 };

@@ -1,6 +1,7 @@
 // Where a message is written: text, tool switches, options, send or stop.
 
 import { useEffect, useRef, useState } from "preact/hooks";
+import { levelFor, levelsOf } from "../options";
 import { useApp, useAppState, useWords } from "../state";
 import type { Words } from "../words";
 import { IconButton } from "./button";
@@ -82,7 +83,7 @@ function Switches() {
 
 function AnswerOptions() {
   const app = useApp();
-  const { settings, options } = useAppState();
+  const { models, options } = useAppState();
   const words = useWords();
   const [isOpen, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
@@ -101,7 +102,7 @@ function AnswerOptions() {
     setOpen(false);
     root.current?.querySelector("button")?.focus();
   };
-  const levels = settings?.quality_levels ?? [];
+  const levels = levelsOf(options.model, models);
   return (
     <div class="options" ref={root} onKeyDown={close}>
       <IconButton icon="settings" label={words.answerOptions} aria-expanded={isOpen} onClick={() => setOpen(!isOpen)} />
@@ -123,9 +124,9 @@ function AnswerOptions() {
 
 function Quality({ levels }: { levels: readonly number[] }) {
   const app = useApp();
-  const { options } = useAppState();
+  const { models, options } = useAppState();
   const words = useWords();
-  const at = Math.max(0, levels.indexOf(options.quality ?? -1));
+  const at = Math.max(0, levels.indexOf(levelFor(options, models) ?? -1));
   const level = levels[at] ?? 100;
   return (
     <label class="field">

@@ -14,7 +14,7 @@ const versionOf = (turn: Turn) => (turn.isStored ? turn.siblings.indexOf(turn.ke
 
 export function ConversationView() {
   const app = useApp();
-  const { turns, running, conversation, preferences } = useAppState();
+  const { turns, running, conversation, models, preferences } = useAppState();
   const words = useWords();
   const view = useRef<HTMLDivElement>(null);
   const [isAtEnd, setAtEnd] = useState(true);
@@ -33,7 +33,8 @@ export function ConversationView() {
         {turns.map((turn, index) => (
           <Exchange
             key={`${app.opened}/${index}/${versionOf(turn)}`}
-            turn={turn} isLast={index === turns.length - 1} isBusy={running !== null} language={preferences.language}
+            turn={turn} isLast={index === turns.length - 1} isBusy={running !== null} namesModel={models.length > 1}
+            language={preferences.language}
           />
         ))}
       </div>

@@ -13,13 +13,13 @@ import { Icon } from "./icon";
 import { Citation, Sources } from "./sources";
 import { Steps } from "./steps";
 
-type Props = { turn: Turn; isLast: boolean; isBusy: boolean; language: string };
+type Props = { turn: Turn; isLast: boolean; isBusy: boolean; namesModel: boolean; language: string };
 
 /** Drawn again only when something in it changed, so that a long conversation stays smooth. */
 export class Exchange extends Component<Props> {
   override shouldComponentUpdate(next: Props): boolean {
-    const { turn, isLast, isBusy, language } = this.props;
-    return turn !== next.turn || isLast !== next.isLast || isBusy !== next.isBusy || language !== next.language;
+    const { turn, isLast, isBusy, namesModel, language } = this.props;
+    return turn !== next.turn || isLast !== next.isLast || isBusy !== next.isBusy || namesModel !== next.namesModel || language !== next.language;
   }
 
   override render(): VNode {
@@ -111,7 +111,7 @@ function Versions({ turn, isBusy }: { turn: Turn; isBusy: boolean }) {
   );
 }
 
-function Answer({ turn, isLast, isBusy }: Props) {
+function Answer({ turn, isLast, isBusy, namesModel }: Props) {
   const words = useWords();
   return (
     <div class="answer">
@@ -127,7 +127,7 @@ function Answer({ turn, isLast, isBusy }: Props) {
       <FailureNote turn={turn} />
       {turn.status === "stopped" && <p class="note">{words.stopped}</p>}
       {turn.status === "done" && turn.wasCut && <p class="note">{words.cut}</p>}
-      {turn.status !== "running" && <Actions turn={turn} isLast={isLast} isBusy={isBusy} />}
+      {turn.status !== "running" && <Actions turn={turn} isLast={isLast} isBusy={isBusy} namesModel={namesModel} />}
     </div>
   );
 }
@@ -146,7 +146,7 @@ function Pictures({ turn }: { turn: Turn }) {
   );
 }
 
-function Actions({ turn, isLast, isBusy }: { turn: Turn; isLast: boolean; isBusy: boolean }) {
+function Actions({ turn, isLast, isBusy, namesModel }: Omit<Props, "language">) {
   const app = useApp();
   const words = useWords();
   const { thumbs, form } = useFeedback(turn);
@@ -162,6 +162,7 @@ function Actions({ turn, isLast, isBusy }: { turn: Turn; isLast: boolean; isBusy
             <Icon name="continue" /> {words.continueAnswer}
           </button>
         )}
+        {namesModel && turn.model && <span class="by"><span class="sr-only">{words.model}: </span>{turn.model}</span>}
       </div>
       {form}
     </>

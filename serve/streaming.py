@@ -1,0 +1,79 @@
+"""How answers reach a client that may leave: streams with pings, and work that ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import ExitStack, aclosing
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from serve.errors import ApiError
+
+DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"
+_PING_EVERY_S = 15.0
+_DISCONNECT_POLL_S = 0.2
+_T = TypeVar("_T")
+
+
+class HeldStream(StreamingResponse):
+    """A stream that gives back what it holds when it ends, and also when it never began."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes], held: ExitStack) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(pieces, media_type="text/event-stream", headers=headers)
+        self._pieces = pieces
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point."""
+        with self._held:
+            async with aclosing(self._pieces):
+                await super().__call__(scope, receive, send)
+
+
+async def with_pings(events: AsyncGenerator[_T]) -> AsyncGenerator[_T | None]:
+    """The events, and None whenever none came for a while; keeps proxies from hanging up."""
+    try:
+        while True:
+            coming = asyncio.ensure_future(anext(events))
+            try:
+                while not (await asyncio.wait({coming}, timeout=_PING_EVERY_S))[0]:
+                    yield None
+                yield coming.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                if not coming.done():
+                    coming.cancel()
+                    await asyncio.wait({coming}, timeout=_PING_EVERY_S)
+    finally:
+        await events.aclose()
+
+
+async def until_left(request: Request, work: Coroutine[object, object, _T]) -> _T:
+    """What `work` returns; it is cancelled when the client leaves.
+
+    Raises:
+        ApiError: 499, the client has left.
+    """
+    working = asyncio.create_task(work)
+    watch = asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait({working, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ApiError(499, "the client closed the request", code="client_closed_request")
+        return working.result()
+    finally:
+        working.cancel()
+        watch.cancel()
+
+
+async def _left(request: Request) -> None:
+    """Return once the client has disconnected."""
+    while not await request.is_disconnected():
+        await asyncio.sleep(_DISCONNECT_POLL_S)
