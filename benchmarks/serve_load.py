@@ -54,7 +54,7 @@ def make_checkpoint(folder: Path) -> Path:
     texts = [
         "What is 12+7? MOSS Thoughts on Search on Calculate on Solve on. 法国的首都是巴黎。"
     ] * 20
-    tokenizer = add_controls(train_bpe(texts, vocab_size=320), style="special", row_multiple=64)
+    tokenizer = add_controls(train_bpe(texts, vocab_size=310), style="special", row_multiple=64)
     tokenizer.save(folder)
     model = ModelConfig(
         hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=4_096,
