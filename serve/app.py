@@ -23,8 +23,12 @@ from serve.retention import daily_upkeep
 from serve.watch import Watch
 
 
-def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
-    """The FastAPI application; the interactive API pages are off, as they load foreign scripts."""
+def build_app(service: ChatService, keys: ApiKeys, *, behind_serve: bool = False) -> FastAPI:
+    """The FastAPI application; the interactive API pages are off, as they load foreign scripts.
+
+    Args:
+        behind_serve: whether Ray Serve's proxy stands in front of it.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -45,5 +49,6 @@ def build_app(service: ChatService, keys: ApiKeys) -> FastAPI:
     app.add_middleware(Edge, config=service.config.http, needs_key=keys.required)
     app.add_middleware(KeyGate, keys=keys, limits=limits)
     paths = [route.path for route in app.routes if isinstance(route, APIRoute)]
-    app.add_middleware(Watch, paths=[path for path in paths if "{" not in path])
+    plain_paths = [path for path in paths if "{" not in path]
+    app.add_middleware(Watch, paths=plain_paths, proxy_adds_id=behind_serve)
     return app

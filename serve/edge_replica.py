@@ -101,7 +101,7 @@ def build_edge(
         store=Store(database),
         config=config,
     )
-    return build_app(service, keys)
+    return build_app(service, keys, behind_serve=True)
 
 
 def watched_release(config: ServeChatConfig, names: Sequence[str]) -> WatchedFile[Release] | None:

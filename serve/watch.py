@@ -21,15 +21,18 @@ _LOG = logging.getLogger(__name__)
 class Watch:
     """Outermost, so that no answer escapes it."""
 
-    def __init__(self, app: ASGIApp, *, paths: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, paths: Collection[str], proxy_adds_id: bool) -> None:
         """Nothing runs yet.
 
         Args:
+            proxy_adds_id: Ray Serve's proxy stands in front: it gives every request an id that has
+                none, and every answer the header with it.
             paths: routes without parameters. A request that is refused before it is routed is
                 counted under its path if that is one of them, since a client cannot invent those.
         """
         self._app = app
         self._paths = frozenset(paths)
+        self._proxy_adds_id = proxy_adds_id
         self._num_in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,13 +40,16 @@ class Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = RequestRecord(request_id(Headers(scope=scope).get(REQUEST_ID_HEADER, "")))
+        sent_id = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        record = RequestRecord(request_id(sent_id))
         begin(record)
+        adds_id = not (self._proxy_adds_id and record.id == sent_id)
 
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = record.id
+                if adds_id:
+                    MutableHeaders(scope=message)[REQUEST_ID_HEADER] = record.id
             await send(message)
 
         self._change_in_flight(1)

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from sqlalchemy.exc import OperationalError
 
 from moss.chat_rendering import ChatRenderer
 from moss.config.serve_logs import LogConfig
@@ -24,6 +26,7 @@ from serve import logs, meters, tool_workers
 from serve.chat_service import ChatService
 from serve.engines import CountedEngine, GenerateParams, TokenCount
 from serve.store import StoreUnavailableError
+from serve.store.database import answering
 from serve.tool_workers import ToolWorker
 from tests.serve.serving import client_of, one_model, service_of
 
@@ -351,6 +354,14 @@ async def test_tool_workers_log_calls_by_request_and_keep_broken_tools_quiet(
     assert lines(written, "tool call")[0]["request_id"] == "request-1"
     assert lines(written, "tool failed")[0]["request_id"] == "request-2"
     assert CANARY not in written.getvalue() + output.reason
+
+
+def test_each_time_the_database_is_away_is_counted(tally: Tally) -> None:
+    with pytest.raises(StoreUnavailableError), answering():
+        raise OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+    with answering():
+        pass
+    assert tally.of("service/store_errors_count") == [1]
 
 
 async def test_engines_are_told_whose_generation_it_is(engine: Any) -> None:
