@@ -152,7 +152,12 @@ class Seated:
     def node(self):
         return node_id()
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    def gpus(self):
+        return [int(gpu) for gpu in ray.get_gpu_ids()]
+
+# Ray counts the GPUs it is told of; nothing here uses them.
+head = {"num_cpus": 1, "num_gpus": 2, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 pool = cluster.add_node(num_cpus=1, labels={"pool": "rollouts"})
 ray.init(address=cluster.address, log_to_driver=False)
 said = {}
@@ -161,6 +166,11 @@ labelled = PlacementConfig(role_label_selectors={"rollout": {"pool": "rollouts"}
 with reserved_bundles(labelled, {"rollout": role, "policy": role}) as bundles:
     group = ActorGroup.start_in(bundles["rollout"], "rollout", role, Seated)
     said["in_pool"] = group.call(Seated.node).only(60) == pool.node_id
+trained = ActorConfig(num_ranks=2, num_cpus=0.1, num_gpus=0.6)
+roles = {"policy": trained, "rollout": trained.model_copy(update={"num_gpus": 0.4})}
+with reserved_bundles(PlacementConfig(groups=(("policy", "rollout"),)), roles) as bundles:
+    groups = [ActorGroup.start_in(bundles[name], name, roles[name], Seated) for name in roles]
+    said["gpus"] = [group.call(Seated.gpus).wait(60) for group in groups]
 for name, strategy, num_cpus in (("spread", "STRICT_SPREAD", 0.25), ("large", "PACK", 1.5)):
     roles = {"policy": ActorConfig(num_ranks=3, num_cpus=num_cpus)}
     try:
@@ -192,6 +202,9 @@ def test_two_nodes_hold_what_labels_and_strategy_say(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     said = json.loads(ended.stdout.splitlines()[-1])
     assert said["in_pool"]
+    policy, rollout = said["gpus"]
+    assert policy == rollout, "rank by rank they share a GPU"
+    assert sorted(policy) == [[0], [1]]
     spread, large = said["spread"], said["large"]
     assert "1 of 3 bundles (STRICT_SPREAD) have no node: policy[2] (0.25 CPU): the str" in spread
     assert "3 of 3 bundles (PACK) have no node: policy[0] (1.5 CPU): no node is large" in large
