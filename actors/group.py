@@ -13,11 +13,14 @@ its own.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from actors.pending import Losses, Pending
 from moss.config.ppo_actors import ActorConfig
 from moss.errors import ResourceError
+
+if TYPE_CHECKING:
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -28,10 +31,10 @@ S = TypeVar("S")
 class ActorGroup(Generic[A]):
     """Equal actors, one per rank; made by `start`."""
 
-    def __init__(self, name: str, make: Callable[[], Any], num_ranks: int) -> None:
+    def __init__(self, name: str, make: Callable[[int], Any], num_ranks: int) -> None:
         self.name = name
         self._make = make
-        self._handles = [make() for _ in range(num_ranks)]
+        self._handles = [make(rank) for rank in range(num_ranks)]
         self._prepare: Callable[[Any], Any] | None = None
         self._bring_back: Callable[[Losses], None] | None = None
 
@@ -48,12 +51,32 @@ class ActorGroup(Generic[A]):
 
         Constructors should be light: what they raise reaches the caller only as an actor's death.
         """
+        return cls.start_in(None, name, config, actor_class, *args, **kwargs)
+
+    @classmethod
+    def start_in(
+        cls,
+        bundles: Sequence[PlacementGroupSchedulingStrategy] | None,
+        name: str,
+        config: ActorConfig,
+        actor_class: Callable[P, A],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> ActorGroup[A]:
+        """`start`, with a reserved bundle for each rank, to which `restart` brings it back."""
         import ray
 
-        remote_class = ray.remote(actor_class).options(
-            num_cpus=config.num_cpus, num_gpus=config.num_gpus, max_restarts=0
-        )
-        return cls(name, lambda: remote_class.remote(*args, **kwargs), config.num_ranks)
+        remote_class = ray.remote(actor_class)
+
+        def make(rank: int) -> Any:
+            return remote_class.options(
+                num_cpus=config.num_cpus,
+                num_gpus=config.num_gpus,
+                max_restarts=0,
+                scheduling_strategy=bundles[rank] if bundles else None,
+            ).remote(*args, **kwargs)
+
+        return cls(name, make, config.num_ranks)
 
     @property
     def num_ranks(self) -> int:
@@ -125,7 +148,7 @@ class ActorGroup(Generic[A]):
         assert self._prepare is not None, "only actors that were prepared can be prepared again"
         for rank in ranks:
             ray.kill(self._handles[rank])
-            self._handles[rank] = self._make()
+            self._handles[rank] = self._make(rank)
         references = [self._prepare(self._handles[rank]) for rank in ranks]
         return Pending(self.name, "prepare", references, ranks=ranks)
 

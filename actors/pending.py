@@ -37,15 +37,19 @@ class Pending(Generic[R_co]):
         ranks = range(len(references)) if ranks is None else ranks
         self._references = dict(zip(ranks, references, strict=True))
 
-    def wait(self, timeout_s: float) -> list[R_co]:
+    def wait(self, timeout_s: float, *, beside: Sequence[Pending[object]] = ()) -> list[R_co]:
         """The answers in rank order; in a guarded group also of ranks that had to be brought back.
 
+        Args:
+            beside: what other groups owe, and is awaited next; whom nobody can bring back among
+                them is an error as soon as it is lost.
         Raises:
             WaitTimeoutError: not all ranks answered in time; names group, method, ranks, seconds.
             ActorLostError: an actor died.
             MossError: what the method raised, as it raised it.
         """
-        answers, losses = self._collect(timeout_s, all_ranks=self._ask_again is not None)
+        all_ranks = self._ask_again is not None
+        answers, losses = self._collect(timeout_s, all_ranks=all_ranks, beside=beside)
         while losses:
             if self._ask_again is None:
                 raise losses[min(losses)]
@@ -68,7 +72,7 @@ class Pending(Generic[R_co]):
         return result
 
     def _collect(
-        self, timeout_s: float, *, all_ranks: bool
+        self, timeout_s: float, *, all_ranks: bool, beside: Sequence[Pending[object]] = ()
     ) -> tuple[dict[int, R_co], dict[int, MossError]]:
         """As `settle`; without `all_ranks` the first loss ends it, for ranks that compute together
         wait in vain for a lost one."""
@@ -78,13 +82,23 @@ class Pending(Generic[R_co]):
         answers: dict[int, R_co] = {}
         losses: dict[int, MossError] = {}
         waiting = {reference: rank for rank, reference in self._references.items()}
+        watched = {
+            reference: (other, rank)
+            for other in beside
+            if other._ask_again is None
+            for rank, reference in other._references.items()
+        }
         while waiting and (all_ranks or not losses):
             left_s = max(0.0, deadline - time.monotonic())
-            ready, late = ray.wait(list(waiting), num_returns=1, timeout=left_s)
+            ready, _ = ray.wait([*waiting, *watched], num_returns=1, timeout=left_s)
             if not ready:
-                losses |= {waiting[r]: self._late(waiting[r], timeout_s) for r in late}
+                losses |= {rank: self._late(rank, timeout_s) for rank in waiting.values()}
                 break
             (reference,) = ready
+            if reference in watched:
+                other, rank = watched.pop(reference)
+                other._answer(rank, reference, timeout_s)
+                continue
             rank = waiting.pop(reference)
             try:
                 answers[rank] = self._answer(rank, reference, timeout_s)

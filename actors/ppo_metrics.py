@@ -9,6 +9,7 @@ from actors.ppo_trainer import IterationReport
 from moss import metrics as names
 from moss.experience import ScoredRollouts
 from moss.monitors import repetition_of
+from moss.staleness import staleness_of
 
 if TYPE_CHECKING:
     from ray.util.metrics import Gauge
@@ -30,7 +31,7 @@ def report_metrics(report: IterationReport, *, ngram_tokens: int) -> dict[str, f
         names.TIME_THROUGHPUT: report.num_response_tokens / sum(seconds.values()),
         names.PPO_ENTROPY: sampled_entropy(report.scored),
         names.ROLLOUT_LOGPROB_GAP: seen.logprob_gap_nats,
-        names.ROLLOUT_STALENESS: 0.0,
+        names.ROLLOUT_STALENESS: _staleness(report),
         names.REWARD_FAILED: float(len(report.dropped)),
         **report.optional_metrics,
         names.PPO_KL_COEFFICIENT: report.kl_coefficient,
@@ -70,6 +71,10 @@ def sampled_entropy(scored: ScoredRollouts) -> float:
     """Mean -log pi of the sampled tokens, nats: an unbiased estimate of the policy's entropy per
     token where nothing is cut off the distribution (`top_p` = 1), and free."""
     return -float(scored.logprobs_BT[scored.rollouts.mask_BT].mean())
+
+
+def _staleness(report: IterationReport) -> float:
+    return float(staleness_of(report.scored.rollouts, policy_version=report.iteration - 1))
 
 
 def _repetition(scored: ScoredRollouts, *, ngram_tokens: int) -> float:

@@ -101,8 +101,7 @@ class _Models:
     def __init__(self, config: TrainPPOConfig, inputs: PPOInputs) -> None:
         actors, ppo = config.actors, config.ppo
         temperature = config.rollout.sampling.temperature
-        num_iterations = config.num_iterations or inputs.prompts.num_iterations(ppo.num_prompts)
-        num_steps = ppo.num_optimizer_steps(num_iterations)
+        num_steps = ppo.num_optimizer_steps(inputs.num_iterations(config))
         self.policy = PolicyActor(actors.policy)
         self.policy.load(inputs.policy, ppo, num_steps=num_steps, temperature=temperature)
         self.critic = CriticActor(actors.critic) if ppo.uses_critic else None

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from actors.cluster import connect
-from actors.critic import CriticActor
-from actors.group import ActorGroup
-from actors.pending import Pending
 from actors.placement import plan_placement
-from actors.policy import PolicyActor
 from actors.ppo_metrics import live_note
 from actors.ppo_recovery import guard_actors, run_with_resumes
+from actors.ppo_start import started_actors
 from actors.ppo_state import PPOTotals, restore_state, save_state, state_writer
 from actors.ppo_trainer import IterationReport, PPOActors, PPOTrainer
 from actors.ppo_watch import PPOWatch
-from actors.reference import ReferenceActor
-from actors.reward import RewardActor
-from actors.rollout import RolloutActor
-from actors.trained import join_ranks
 from actors.weight_sync import WeightSync
 from moss import metrics as names
 from moss.config.ppo import TrainPPOConfig
@@ -30,11 +22,13 @@ from moss.faults import FaultLog
 from moss.ppo_inputs import PPOInputs, load_inputs
 from moss.progress import Progress
 from moss.rollout_dump import DumpRecord, RolloutDump, write_dump
-from moss.secret_keys import collect_keys
+from moss.staleness import uncorrected_staleness
 from moss.storage import join
 from moss.usage import measure_own_usage, measure_usage, usage_metrics
 
 CHECKPOINT = "checkpoint"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +60,9 @@ def train_ppo(config: TrainPPOConfig, run_folder: str) -> PPOResult:
 
 def run_ppo(config: TrainPPOConfig, inputs: PPOInputs, run_folder: str) -> PPOResult:
     """The same from inputs at hand; what `config` says of theirs is not read."""
-    placement = plan_placement(config.started_roles)
+    if warning := uncorrected_staleness(config):
+        logger.warning(warning)
+    placement = plan_placement(config.started_roles, config.placement)
     faults = FaultLog(config.faults)
     with connect(
         num_cpus_needed=placement.num_cpus,
@@ -80,63 +76,6 @@ def run_ppo(config: TrainPPOConfig, inputs: PPOInputs, run_folder: str) -> PPORe
         )
 
 
-@contextmanager
-def started_actors(config: TrainPPOConfig, inputs: PPOInputs) -> Iterator[PPOActors]:
-    """All actors, loading side by side; they end with the block."""
-    placed, ppo = config.actors, config.ppo
-    actors = PPOActors(
-        rollout=ActorGroup.start("rollout", placed.rollout, RolloutActor, placed.rollout),
-        policy=ActorGroup.start("policy", placed.policy, PolicyActor, placed.policy),
-        critic=ActorGroup.start("critic", placed.critic, CriticActor, placed.critic)
-        if ppo.uses_critic
-        else None,
-        reference=ActorGroup.start("reference", placed.reference, ReferenceActor, placed.reference),
-        reward=ActorGroup.start("reward", placed.reward, RewardActor, placed.reward),
-    )
-    num_steps = ppo.num_optimizer_steps(_num_iterations(config, inputs))
-    temperature = config.rollout.sampling.temperature
-    try:
-        loading: list[Pending[object]] = [
-            *join_ranks(actors.policy, config.timeouts.start_s),
-            *(join_ranks(actors.critic, config.timeouts.start_s) if actors.critic else []),
-            actors.rollout.prepare(
-                RolloutActor.load, inputs.policy, config.rollout, pad_id=inputs.pad_id
-            ),
-            actors.policy.call(
-                PolicyActor.load, inputs.policy, ppo, num_steps=num_steps, temperature=temperature
-            ),
-            actors.reference.prepare(
-                ReferenceActor.load,
-                inputs.policy,
-                temperature=temperature,
-                max_rows=ppo.micro_batch_size,
-            ),
-            actors.reward.prepare(
-                RewardActor.load,
-                config.rewards,
-                preference_model=inputs.preference_model,
-                policy=inputs.policy,
-                max_rows=ppo.micro_batch_size,
-                keys=collect_keys(config.rewards.key_names),
-            ),
-        ]
-        if actors.critic:
-            loading.append(
-                actors.critic.call(
-                    CriticActor.load,
-                    inputs.preference_model,
-                    ppo,
-                    num_steps=num_steps,
-                    score_scale=inputs.score_scale,
-                )
-            )
-        for pending in loading:
-            pending.wait(config.timeouts.start_s)
-        yield actors
-    finally:
-        actors.stop()
-
-
 def _iterate(
     config: TrainPPOConfig,
     inputs: PPOInputs,
@@ -146,14 +85,8 @@ def _iterate(
 ) -> PPOResult:
     restored = restore_state(config, actors, run_folder)
     iteration, totals = restored.iteration, restored.totals
-    num_iterations = _num_iterations(config, inputs)
-    weights = WeightSync(
-        actors.policy,
-        actors.rollout,
-        run_folder=run_folder,
-        probe_ids=inputs.prompts.prompts[0],
-        timeout_s=config.timeouts.sync_s,
-    )
+    num_iterations = inputs.num_iterations(config)
+    weights = _weight_sync(config, inputs, actors, run_folder)
     trainer = PPOTrainer(
         actors,
         weights,
@@ -162,6 +95,7 @@ def _iterate(
         iteration=iteration,
         kl_coefficient=restored.kl_coefficient,
         normalizer_state=restored.normalizer_state,
+        ahead=restored.ahead,
     )
     progress = Progress(
         "train_ppo", num_iterations, "iterations", run_folder, done_before=iteration
@@ -198,13 +132,26 @@ def _iterate(
     return _result(inputs, totals, watch.last | cost, notes)
 
 
+def _weight_sync(
+    config: TrainPPOConfig, inputs: PPOInputs, actors: PPOActors, run_folder: str
+) -> WeightSync:
+    return WeightSync(
+        actors.policy,
+        actors.rollout,
+        run_folder=run_folder,
+        probe_ids=inputs.prompts.prompts[0],
+        timeouts=config.timeouts,
+        rollout=config.rollout,
+    )
+
+
 def _cost(
     config: TrainPPOConfig, actors: PPOActors, totals: PPOTotals, *, seconds: float
 ) -> dict[str, float]:
     """What this attempt used, and the tokens of all."""
     pending = actors.run(measure_usage)
     used = [measure_own_usage(), *(one for p in pending for one in p.wait(config.timeouts.save_s))]
-    num_gpus = sum(role.num_gpus * role.num_ranks for role in config.started_roles.values())
+    num_gpus = plan_placement(config.started_roles, config.placement).num_gpus
     return usage_metrics(used, gpu_s=num_gpus * seconds) | {
         names.TRAIN_TOKENS: float(totals.num_tokens)
     }
@@ -249,7 +196,3 @@ def _result(
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def _num_iterations(config: TrainPPOConfig, inputs: PPOInputs) -> int:
-    return config.num_iterations or inputs.prompts.num_iterations(config.ppo.num_prompts)

@@ -2,6 +2,7 @@
 
 It is the weights, optimizer and place in the schedule of policy and critic, the adaptive
 coefficient and the counts. Prompts, seeds and minibatch order follow from the iteration's number.
+Responses made ahead are part of it: the weights that sampled them are gone.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from actors.critic import CriticActor
+from actors.generation import Responses
 from actors.policy import PolicyActor
 from actors.ppo_trainer import IterationReport, PPOActors, PPOTrainer
 from moss.checkpoints import fetch_training_state, load_latest_training_state
 from moss.config.ppo import TrainPPOConfig
 from moss.errors import StorageError
 from moss.faults import FaultLog
+from moss.rollouts import RolloutBatch
 from moss.state_writer import StateWriter
 from moss.storage import join
 
 STATES = "states"
 _CONTROLLER_FILE = "controller.json"
+_AHEAD_FILE = "ahead.npz"
 
 
 @dataclass(slots=True)
@@ -52,13 +56,15 @@ class RestoredRun:
     normalizer_state: dict[str, float]
     """Empty at the start."""
     totals: PPOTotals
+    ahead: Responses | None
+    """Of the next iteration, where they were made ahead."""
 
 
 def restore_state(config: TrainPPOConfig, actors: PPOActors, run_folder: str) -> RestoredRun:
     """The last whole state, which policy and critic load, or the beginning."""
     found = load_latest_training_state(join(run_folder, STATES))
     if found is None:
-        return RestoredRun(0, config.ppo.kl_coefficient, {}, PPOTotals())
+        return RestoredRun(0, config.ppo.kl_coefficient, {}, PPOTotals(), None)
     iteration, path = found
     with tempfile.TemporaryDirectory(prefix="moss-ppo-") as scratch:
         local = fetch_training_state(path, scratch)
@@ -68,9 +74,18 @@ def restore_state(config: TrainPPOConfig, actors: PPOActors, run_folder: str) ->
             critic.wait(config.timeouts.save_s)
         policy.wait(config.timeouts.save_s)
         stored = json.loads(Path(local, _CONTROLLER_FILE).read_text(encoding="utf-8"))
+        ahead = _read_ahead(Path(local, _AHEAD_FILE), stored.get("ahead_metrics"))
     return RestoredRun(
-        iteration, stored["kl_coefficient"], stored["normalizer"], PPOTotals(**stored["totals"])
+        iteration,
+        stored["kl_coefficient"],
+        stored["normalizer"],
+        PPOTotals(**stored["totals"]),
+        ahead,
     )
+
+
+def _read_ahead(file: Path, metrics: dict[str, float] | None) -> Responses | None:
+    return None if metrics is None else Responses(RolloutBatch.load(file), metrics)
 
 
 def state_writer(config: TrainPPOConfig, run_folder: str, faults: FaultLog) -> StateWriter:
@@ -97,6 +112,9 @@ def save_state(
 
     def snapshot(folder: str) -> None:
         stored = trainer.state() | {"totals": asdict(totals)}
+        if trainer.ahead is not None:
+            stored["ahead_metrics"] = trainer.ahead.metrics
+            trainer.ahead.batch.save(Path(folder, _AHEAD_FILE))
         Path(folder, _CONTROLLER_FILE).write_text(json.dumps(stored), encoding="utf-8")
         parts = [actors.policy.call(PolicyActor.save_state, join(folder, "policy"))]
         if actors.critic:

@@ -1,7 +1,8 @@
 """One PPO iteration over the actors: the page to read first.
 
 prompts -> rollouts -> scores, values, policy and reference logprobs -> KL-shaped rewards -> GAE ->
-policy and critic updates -> published weights. Other estimators than GAE have no critic.
+policy and critic updates -> published weights. Other estimators than GAE have no critic. Rollouts
+may come an iteration ahead (`actors/generation.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from actors.critic import CriticActor
+from actors.generation import Generation, Responses, split_rows
 from actors.group import ActorGroup
 from actors.pending import Pending
 from actors.policy import PolicyActor
@@ -35,8 +37,7 @@ from moss.metrics import reward_score
 from moss.ppo_inputs import PPOInputs
 from moss.reward_normalization import RewardNormalizer
 from moss.rewards.base import PromptFacts, join_scores, mean_parts
-from moss.rollouts import Experience, Floats, RolloutBatch, SampleRequest
-from moss.tool_rollouts import tool_call_metrics
+from moss.rollouts import Experience, Floats, RolloutBatch
 
 R = TypeVar("R")
 
@@ -95,7 +96,7 @@ class IterationReport:
 
 
 class PPOTrainer:
-    """Runs iterations; all it knows besides the actors is `iteration` and `state()`."""
+    """Runs iterations; all it knows besides the actors is `iteration`, `state()` and `ahead`."""
 
     def __init__(
         self,
@@ -107,14 +108,13 @@ class PPOTrainer:
         iteration: int,
         kl_coefficient: float,
         normalizer_state: Mapping[str, float] | None = None,
+        ahead: Responses | None = None,
     ) -> None:
-        """Go on after `iteration` iterations, with the beta and what the last of them left."""
+        """Go on after `iteration` iterations, with the beta and what the last of them left: also
+        the responses that were made ahead."""
         self._actors, self._weights, self._inputs = actors, weights, inputs
-        self._config, self._timeouts, self._sampling = (
-            config.ppo,
-            config.timeouts,
-            config.rollout.sampling,
-        )
+        self._config, self._timeouts = config.ppo, config.timeouts
+        self._generation = Generation(actors.rollout, weights, inputs, config, ahead=ahead)
         self._rewards = config.rewards
         self._normalizer = RewardNormalizer(
             config.rewards.normalization, fixed_scale=inputs.score_scale
@@ -129,12 +129,10 @@ class PPOTrainer:
     def step(self) -> IterationReport:
         """One iteration (section 7.2)."""
         clock = _PhaseClock()
-        requests = self._inputs.prompts.batch(
-            self.iteration,
-            self._config.num_prompts,
-            responses_per_prompt=self._config.responses_per_prompt,
-        )
-        rollouts, tool_metrics = self._generate(requests)
+        responses = self._generation.take(self.iteration)
+        rollouts = responses.batch
+        self._weights.rest()
+        self._generation.begin_next(self.iteration)
         clock.end("rollout")
         scored, dropped, reward_metrics = self._score(rollouts)
         mean, scale = self._normalizer.moments(scored.scores_B)
@@ -148,6 +146,8 @@ class PPOTrainer:
         clock.end("score")
         policy, critic = self._update(experience)
         clock.end("update")
+        self._generation.finish_next()
+        clock.end("rollout")
         self._weights.push(self.iteration + 1)
         clock.end("weight_push")
         self.iteration += 1
@@ -164,29 +164,20 @@ class PPOTrainer:
             dropped=dropped,
             score_mean=mean,
             score_scale=scale,
-            optional_metrics=tool_metrics | reward_metrics,
+            optional_metrics=responses.metrics | reward_metrics,
             seconds=clock.seconds,
         )
         self._adapt_kl_coefficient(report)
         return report
 
-    def state(self) -> dict[str, object]:
-        """What the next iteration depends on besides its number and the actors."""
-        return {"kl_coefficient": self.kl_coefficient, "normalizer": self._normalizer.state()}
+    @property
+    def ahead(self) -> Responses | None:
+        """Responses of the next iteration, where they were made during the last."""
+        return self._generation.ahead
 
-    def _generate(self, requests: Sequence[SampleRequest]) -> tuple[RolloutBatch, dict[str, float]]:
-        self._weights.check_current(self.iteration)
-        group = self._actors.rollout
-        shards = [
-            [requests[row] for row in rows] for rows in _split(len(requests), group.num_ranks)
-        ]
-        pending = group.map(
-            RolloutActor.generate, shards, self._sampling, self._inputs.stop_ids, self.iteration
-        )
-        answers = pending.wait(self._timeouts.generate_s)
-        rollouts = [rollout for answer in answers for rollout in answer]
-        batch = RolloutBatch.from_rollouts(rollouts, pad_id=self._inputs.pad_id)
-        return batch, tool_call_metrics(rollouts)
+    def state(self) -> dict[str, object]:
+        """What the next iteration depends on besides its number, the actors and `ahead`."""
+        return {"kl_coefficient": self.kl_coefficient, "normalizer": self._normalizer.state()}
 
     def _score(
         self, rollouts: RolloutBatch
@@ -199,15 +190,15 @@ class PPOTrainer:
         )
         logprobs = actors.policy.call(PolicyActor.logprobs, rollouts)
         values = actors.critic.call(CriticActor.values, rollouts) if actors.critic else None
-        joined = join_scores(scores.wait(limit_s))
+        of_critic = [values] if values else []
+        joined = join_scores(scores.wait(limit_s, beside=[logprobs, *of_critic]))
+        references = reference.wait(limit_s, beside=[logprobs, *of_critic])
         scored = ScoredRollouts(
             rollouts=rollouts,
             prompts_B=np.arange(rollouts.num_rollouts) // self._config.responses_per_prompt,
             scores_B=joined.scores_B,
-            logprobs_BT=logprobs.wait(limit_s)[0],
-            reference_logprobs_BT=_join_rows(
-                reference.wait(limit_s), width=rollouts.tokens_BT.shape[1]
-            ),
+            logprobs_BT=logprobs.wait(limit_s, beside=of_critic)[0],
+            reference_logprobs_BT=_join_rows(references, width=rollouts.tokens_BT.shape[1]),
             values_BT=values.wait(limit_s)[0] if values else None,
         )
         most = self._rewards.max_failed_fraction
@@ -222,7 +213,7 @@ class PPOTrainer:
             self._config.num_prompts,
             responses_per_prompt=self._config.responses_per_prompt,
         )
-        parts = _split(rollouts.num_rollouts, self._actors.reward.num_ranks)
+        parts = split_rows(rollouts.num_rollouts, self._actors.reward.num_ranks)
         return [(rollouts.rows(rows), [facts[row] for row in rows]) for rows in parts]
 
     def _update(self, experience: Experience) -> tuple[UpdateReport | None, UpdateReport | None]:
@@ -234,8 +225,9 @@ class PPOTrainer:
         warming_up = self.iteration < self._config.critic_warmup_iterations
         critic = actors.critic.call(CriticActor.update, experience, plan) if actors.critic else None
         policy = None if warming_up else actors.policy.call(PolicyActor.update, experience, plan)
+        beside = [critic] if critic else []
         return (
-            policy.wait(limit_s)[0] if policy else None,
+            policy.wait(limit_s, beside=beside)[0] if policy else None,
             critic.wait(limit_s)[0] if critic else None,
         )
 
@@ -253,26 +245,21 @@ class PPOTrainer:
 
 
 class _PhaseClock:
-    """Wall seconds of phases that follow each other."""
+    """Wall seconds of phases that follow each other, those of their parts added up."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._began = time.monotonic()
 
     def end(self, phase: str) -> None:
-        """The phase since the last call, or since the start, ends now."""
+        """A phase, or a further part of one, since the last call or the start ends now."""
         now = time.monotonic()
-        self.seconds[phase] = now - self._began
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._began
         self._began = now
 
 
-def _split(num_rows: int, num_parts: int) -> list[list[int]]:
-    parts = np.array_split(np.arange(num_rows), num_parts)
-    return [[int(row) for row in part] for part in parts if len(part)]
-
-
 def _shards(batch: RolloutBatch, num_ranks: int) -> list[RolloutBatch]:
-    return [batch.rows(rows) for rows in _split(batch.num_rollouts, num_ranks)]
+    return [batch.rows(rows) for rows in split_rows(batch.num_rollouts, num_ranks)]
 
 
 def _join_rows(parts: Sequence[Floats], *, width: int) -> Floats:

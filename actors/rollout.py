@@ -11,8 +11,8 @@ from moss.config.ppo_actors import ActorConfig
 from moss.errors import WeightSyncError
 
 if TYPE_CHECKING:
+    from moss.engine_sleep import SleepyEngine
     from moss.rollouts import Rollout, SampleRequest
-    from moss.sampling import Sampler
     from moss.tool_rollouts import ToolRollouts
     from moss.weight_files import WeightFile
 
@@ -35,17 +35,38 @@ class RolloutActor:
             DataError: the folder holds no checkpoint.
             ConfigError: the room for tool results is too small.
         """
+        from moss.engine_sleep import EngineGate
+
         self._sampler = self._start(checkpoint, config, pad_id)
+        self._gate = EngineGate(self._sampler, level=config.sleep_level)
         self._tool_rollouts = self._start_tools(checkpoint, config)
 
     def receive_weights(self, file: WeightFile) -> int:
         """Replace the weights; returns the version that samples from now on.
 
         Raises:
-            WeightSyncError: the weights are stale, altered or of another model.
+            WeightSyncError: the weights are stale, altered or of another model, or the engine is
+                not awake.
         """
+        self._gate.require_awake("take weights")
         self._sampler.push_weights(file)
         return self._sampler.policy_version
+
+    def sleep(self) -> None:
+        """Free the device for others until `wake_up`.
+
+        Raises:
+            EngineSleepError: the engine failed to.
+        """
+        self._gate.sleep()
+
+    def wake_up(self) -> None:
+        """Take the device again; a push of weights must follow.
+
+        Raises:
+            EngineSleepError: the engine failed to.
+        """
+        self._gate.wake_up()
 
     def generate(
         self,
@@ -59,10 +80,11 @@ class RolloutActor:
         Args:
             stop_ids: end a reply; where tools run, every end marker ends a section.
         Raises:
-            WeightSyncError: other weights are loaded.
+            WeightSyncError: other weights are loaded, or the engine is not awake.
         """
         from moss.sampling import NO_WEIGHTS
 
+        self._gate.require_awake("generate")
         loaded = self._sampler.policy_version
         if loaded != policy_version:
             raise WeightSyncError(
@@ -85,7 +107,7 @@ class RolloutActor:
         renderer = ChatRenderer(MossTokenizer.load(checkpoint))
         return ToolRollouts(self._sampler, renderer, runner, config.tools)
 
-    def _start(self, checkpoint: str, config: RolloutConfig, pad_id: int) -> Sampler:
+    def _start(self, checkpoint: str, config: RolloutConfig, pad_id: int) -> SleepyEngine:
         from moss.sampling import NO_WEIGHTS
 
         if config.engine == "vllm":
@@ -97,6 +119,8 @@ class RolloutActor:
                 max_sequence_tokens=config.max_sequence_tokens,
                 num_threads=self._actor.num_threads,
                 policy_version=NO_WEIGHTS,
+                gpu_share=self._actor.num_gpus or 1.0,
+                sleeps=config.sleep_level > 0,
             )
         from moss.models import load_policy
         from moss.sampling import TransformersSampler

@@ -24,7 +24,7 @@ from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
-from actors.ppo_run import started_actors
+from actors.ppo_start import started_actors
 from actors.ppo_trainer import PPOTrainer
 from actors.weight_sync import WeightSync
 from benchmarks.measuring import CpuClock, machine_cpu_s
@@ -160,7 +160,8 @@ def measure(folder: Path, flags: argparse.Namespace) -> dict[str, object]:
             actors.rollout,
             run_folder=str(folder),
             probe_ids=inputs.prompts.prompts[0],
-            timeout_s=config.timeouts.sync_s,
+            timeouts=config.timeouts,
+            rollout=config.rollout,
         )
         stack.callback(weights.close)
         weights.push(0)

@@ -98,7 +98,8 @@ def push_seconds(folder: Path, sampler: str, num_pushes: int) -> list[float]:
             rollouts,
             run_folder=str(folder),
             probe_ids=encode_prompt(tokenizer, draw_conversation(random.Random(SEED))[0]),
-            timeout_s=config.timeouts.sync_s,
+            timeouts=config.timeouts,
+            rollout=config.rollout,
         )
         taken = []
         for version in range(num_pushes + 1):

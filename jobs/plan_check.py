@@ -10,16 +10,24 @@ from jobs.plan_inputs import PlanInputs
 from jobs.plan_machines import Machines
 from moss.batch_plan import BatchArithmetic, plan_batches
 from moss.config.ppo import TrainPPOConfig
-from moss.ppo_plan import GIB, KVCache, Models, RoleMemory, plan_kv_cache, plan_memory
+from moss.config.rollout import MOST_GPU_SHARE
+from moss.ppo_plan import (
+    GIB,
+    HELD_PARTS,
+    KVCache,
+    Models,
+    RoleMemory,
+    plan_kv_cache,
+    plan_memory,
+    plan_phases,
+)
+from moss.staleness import uncorrected_staleness
 
-VLLM_FREE_SHARE = 0.92
-"""vLLM starts only where this share of a GPU is free (its `gpu_memory_utilization`), however small
-the cache that it is told to take."""
 VLLM_ARCHITECTURES = ("llama",)
 """Those of ours that are in vLLM's model registry; CodeGen is not."""
 _TIGHT_SHARE = 0.9
 _UNITS = ((GIB, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-_FIXED_PARTS = ("weights", "gradients", "optimizer", "sharding", "kv_cache", "process")
+_FIXED_PARTS = (*HELD_PARTS, "process")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,9 @@ class Place:
     """`role[rank]` of all that need some of it."""
     needed: Mapping[str, int]
     """Bytes by part, over all of them."""
+    phase: str
+    """When that is: `all` where every actor may be at its worst moment at once; where the rollout
+    engine sleeps, the phase that needs most, `rollout` or `update`."""
 
     @property
     def key(self) -> tuple[int, int | None]:
@@ -74,15 +85,17 @@ class Plan:
 def make_plan(inputs: PlanInputs, machines: Machines) -> Plan:
     """Seat the actors, add up memory, look for what cannot be."""
     config, models = inputs.config, inputs.models
-    seats = seat_actors(config.started_roles, machines.nodes)
+    roles, placement = config.started_roles, config.placement
+    seats = seat_actors(roles, machines.nodes, placement)
     memory = plan_memory(config, models)
-    places = _places(seats, memory, machines)
+    places = _places(seats, plan_phases(config, memory), machines)
     batches, cache = plan_batches(config), plan_kv_cache(config, models.policy)
-    unseated = unseated_problem(seats, config.started_roles, machines.nodes)
+    unseated = unseated_problem(seats, roles, machines.nodes, placement)
     problems = [
         *([unseated] if unseated else []),
         *_positions_problems(inputs),
-        *_vllm_problems(inputs, seats, cache),
+        *_vllm_problems(inputs, cache),
+        *_shared_gpu_problems(config, seats, memory, machines),
         *_memory_problems(inputs, seats, places, machines),
     ]
     one_pass = inputs.num_prompts and max(1, inputs.num_prompts // config.ppo.num_prompts)
@@ -107,8 +120,22 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes / unit:.{unit == GIB:d}f} {name}"
 
 
-def _places(seats: list[Seat], memory: Mapping[str, RoleMemory], machines: Machines) -> list[Place]:
-    """Every node and every GPU that holds something, nodes' GPUs first."""
+def _places(
+    seats: list[Seat], phases: Mapping[str, Mapping[str, RoleMemory]], machines: Machines
+) -> list[Place]:
+    """Every node and every GPU that holds something, each in the phase that needs most of it,
+    nodes' GPUs first."""
+    worst: dict[tuple[int, int | None], Place] = {}
+    for phase, memory in phases.items():
+        for place in _places_in(phase, seats, memory, machines):
+            if place.key not in worst or place.num_needed > worst[place.key].num_needed:
+                worst[place.key] = place
+    return [worst[key] for key in sorted(worst, key=_order)]
+
+
+def _places_in(
+    phase: str, seats: list[Seat], memory: Mapping[str, RoleMemory], machines: Machines
+) -> Iterator[Place]:
     held: dict[tuple[int, int | None], list[tuple[Seat, Mapping[str, int]]]] = {}
     for seat in seats:
         if seat.node is None:
@@ -118,16 +145,15 @@ def _places(seats: list[Seat], memory: Mapping[str, RoleMemory], machines: Machi
             (seat, parts.device)
         )
         held.setdefault((seat.node, None), []).append((seat, parts.host_of(seat.rank)))
-    return [
-        Place(
+    for (node, gpu), loads in held.items():
+        yield Place(
             node=node,
             gpu=gpu,
             num_bytes=machines.node_bytes if gpu is None else machines.gpu_bytes,
             actors=tuple(dict.fromkeys(f"{seat.role}[{seat.rank}]" for seat, _ in loads)),
             needed=_add_up([parts for _, parts in loads]),
+            phase=phase,
         )
-        for (node, gpu), loads in sorted(held.items(), key=lambda item: _order(item[0]))
-    ]
 
 
 def _order(place: tuple[int, int | None]) -> tuple[int, bool, int]:
@@ -162,7 +188,8 @@ def _remedy(place: Place, inputs: PlanInputs, seats: list[Seat], machines: Machi
     for rows in range(config.ppo.micro_batch_size - 1, 0, -1):
         ppo = config.ppo.model_copy(update={"micro_batch_size": rows})
         smaller = config.model_copy(update={"ppo": ppo})
-        again = _places(seats, plan_memory(smaller, inputs.models), machines)
+        phases = plan_phases(smaller, plan_memory(smaller, inputs.models))
+        again = _places(seats, phases, machines)
         if all(p.num_needed <= p.num_bytes for p in again if (p.node, p.gpu) == place.key):
             return f"Set ppo.micro_batch_size={rows}, it is {config.ppo.micro_batch_size}"
     fixed = sum(place.needed.get(part, 0) for part in _FIXED_PARTS)
@@ -191,7 +218,7 @@ def _positions_problems(inputs: PlanInputs) -> Iterator[str]:
         )
 
 
-def _vllm_problems(inputs: PlanInputs, seats: list[Seat], cache: KVCache) -> Iterator[str]:
+def _vllm_problems(inputs: PlanInputs, cache: KVCache) -> Iterator[str]:
     """What vLLM refuses at its start."""
     config, architecture = inputs.config, inputs.models.policy.model.architecture
     if config.rollout.engine != "vllm":
@@ -208,13 +235,28 @@ def _vllm_problems(inputs: PlanInputs, seats: list[Seat], cache: KVCache) -> Ite
             f"{size(cache.sequence_bytes)}; raise it, or lower rollout.max_prompt_tokens or "
             "rollout.sampling.max_new_tokens"
         )
+
+
+def _shared_gpu_problems(
+    config: TrainPPOConfig, seats: list[Seat], memory: Mapping[str, RoleMemory], machines: Machines
+) -> Iterator[str]:
+    """Where others leave vLLM less of a GPU, at its start, than its actor's share."""
+    share = min(config.actors.rollout.num_gpus, MOST_GPU_SHARE)
+    free_bytes = int((1 - share) * machines.gpu_bytes)
     for seat in seats:
-        beside = [f"{other.role}[{other.rank}]" for other in seats if _shares_gpu(seat, other)]
-        if seat.role == "rollout" and beside:
+        if seat.role != "rollout" or config.rollout.engine != "vllm":
+            continue
+        beside = [other for other in seats if _shares_gpu(seat, other)]
+        held = sum(
+            memory[other.role].device.get(part, 0) for other in beside for part in HELD_PARTS
+        )
+        if held > free_bytes:
             yield (
-                f"rollout[{seat.rank}] shares a GPU with {', '.join(beside)}, but vLLM starts only "
-                f"where {VLLM_FREE_SHARE:.0%} of a GPU is free; set actors.rollout.num_gpus=1, or "
-                "rollout.engine=transformers"
+                f"rollout[{seat.rank}] shares a GPU with "
+                f"{', '.join(f'{other.role}[{other.rank}]' for other in beside)}, which hold "
+                f"{size(held)} of {size(machines.gpu_bytes)}, but vLLM starts only where the share "
+                f"of its actor, {share:.0%}, is free; lower actors.rollout.num_gpus, or shrink "
+                "what is beside it"
             )
 
 
@@ -224,6 +266,10 @@ def _shares_gpu(seat: Seat, other: Seat) -> bool:
 
 
 def _notes(config: TrainPPOConfig, cache: KVCache, places: list[Place]) -> Iterator[str]:
+    if stale := uncorrected_staleness(config):
+        yield stale
+    if config.placement.label_selector or config.placement.role_label_selectors:
+        yield "placement asks for nodes with labels, which a plan does not know: it takes any node"
     if 0 < cache.num_fitting < cache.num_sequences:
         yield (
             f"rollout.vllm.kv_cache_gib={config.rollout.vllm.kv_cache_gib:g} holds "

@@ -84,12 +84,16 @@ def _memory(plan: Plan) -> Iterator[str]:
 
 
 def _places(plan: Plan) -> Iterator[str]:
-    rows = [["where", "needed", "present", "share", "who"]]
+    phases = {place.phase for place in plan.places} - {"all"}
+    when = ["when"] if phases else []
+    rows = [["where", *when, "needed", "present", "share", "who"]]
     for place in plan.places:
         share = f"{place.num_needed / place.num_bytes:.0%}" if place.num_bytes else "-"
-        present = size(place.num_bytes)
-        rows.append([place.name, size(place.num_needed), present, share, " ".join(place.actors)])
-    yield "memory of each GPU and node"
+        phase = [place.phase] if phases else []
+        figures = [size(place.num_needed), size(place.num_bytes), share]
+        rows.append([place.name, *phase, *figures, " ".join(place.actors)])
+    asleep = ", in the phase that needs most: the rollout engine sleeps in `update`"
+    yield f"memory of each GPU and node{asleep if phases else ''}"
     yield from _table(rows)
 
 

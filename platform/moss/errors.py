@@ -16,6 +16,7 @@
     │   └── TeacherResponseError            the answer is not what the step needs
     ├── ResourceError                       the cluster lacks what the config asks for
     │   └── ActorLostError                  an actor died, and with it what it held
+    │       └── EngineSleepError            a rollout engine that did not fall asleep or wake up
     ├── LayoutError (ImportError)           moss, actors and jobs come from different trees
     ├── WaitTimeoutError (TimeoutError)     a bounded wait ran out
     ├── TrainingStoppedError                a monitor stopped a run that has no good checkpoint yet
@@ -89,6 +90,10 @@ class ResourceError(MossError):
 
 class ActorLostError(ResourceError):
     """An actor died, and with it what it held."""
+
+
+class EngineSleepError(ActorLostError):
+    """A rollout engine did not fall asleep or wake up; its actor is of no further use."""
 
 
 class LayoutError(MossError, ImportError):

@@ -34,6 +34,10 @@ class PPOInputs:
     """Spread of the preference model's scores on validation responses; 1 if none is stored, or if
     that model is no reward."""
 
+    def num_iterations(self, config: TrainPPOConfig) -> int:
+        """Those that the config asks for, or one pass over the prompts."""
+        return config.num_iterations or self.prompts.num_iterations(config.ppo.num_prompts)
+
 
 def load_inputs(config: TrainPPOConfig) -> PPOInputs:
     """Read prompts and tokenizer, look at both checkpoints.

@@ -8,7 +8,7 @@ config allows, in the largest group of rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from moss import memory_plan
@@ -24,6 +24,8 @@ PARTS: Final = (
     *("activations", "logits", "kv_cache"),
 )
 """What a device's memory is counted by, in a report's order."""
+HELD_PARTS: Final = ("weights", "gradients", "optimizer", "sharding", "kv_cache")
+"""What an actor holds of them while it does nothing."""
 _PROCESS_BYTES: Final = GIB // 2
 """Interpreter with Ray, torch, Transformers and DeepSpeed imported: 490 MiB resident."""
 _VLLM_PROCESS_BYTES: Final = 3 * GIB // 4
@@ -102,6 +104,41 @@ def plan_memory(config: TrainPPOConfig, models: Models) -> dict[str, RoleMemory]
         "reward": _reward_memory(config, models.preference_model),
     }
     return {role: memory[role] for role in config.started_roles}
+
+
+def plan_phases(
+    config: TrainPPOConfig, memory: Mapping[str, RoleMemory]
+) -> dict[str, dict[str, RoleMemory]]:
+    """Memory of one actor of each role by phase of an iteration.
+
+    Engines that never sleep may be at their worst moment when the others are at theirs, so there is
+    one phase, `all`. Where they sleep there are two: `rollout`, in which the others keep what they
+    hold between two steps, and `update`, in which the engine sleeps.
+    """
+    if not config.rollout.sleep_level:
+        return {"all": dict(memory)}
+    resting = {
+        role: replace(needed, device={k: v for k, v in needed.device.items() if k in HELD_PARTS})
+        for role, needed in memory.items()
+    }
+    asleep = {"rollout": _asleep(config, memory["rollout"])}
+    return {
+        "rollout": resting | {"rollout": memory["rollout"]},
+        "update": dict(memory) | asleep,
+    }
+
+
+def _asleep(config: TrainPPOConfig, rollout: RoleMemory) -> RoleMemory:
+    """Its weights in the node's memory; none where vLLM drops them."""
+    weights = rollout.device["weights"]
+    if config.actors.rollout.device == "cpu":
+        return replace(rollout, device={"weights": weights})
+    dropped = config.rollout.engine == "vllm" and config.rollout.sleep_level > 1
+    kept = 0 if dropped else weights
+    # The push's copy of the weights is on its way when the engine is awake again.
+    host = {part: size for part, size in rollout.host.items() if part != "weights"}
+    host |= {"weights": kept} if kept else {}
+    return RoleMemory(device={}, host=host, other_host=host)
 
 
 def _policy_memory(config: TrainPPOConfig, shape: ModelShape) -> RoleMemory:

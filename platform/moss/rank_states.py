@@ -1,10 +1,12 @@
 """What has become of each rank of a role, and so whether its responses may be used.
 
     STARTING -> LOADED -> CURRENT (a version of the policy) -> CURRENT (a later version)
+    CURRENT -> ASLEEP -> LOADED
     any of them -> DEAD -> STARTING
 
-No way leads from DEAD to CURRENT but through a load and a push of weights, so nothing is ever
-sampled from weights that only were there before. Pure: a controller tells it what happened.
+No way leads from DEAD to CURRENT but through a load and a push of weights, and none from ASLEEP but
+through waking up and a push, so nothing is ever sampled from weights that only were there before.
+Pure: a controller tells it what happened.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ class Phase(Enum):
     STARTING = "starting"
     LOADED = "loaded, without weights of the policy"
     CURRENT = "current"
+    ASLEEP = "asleep"
     DEAD = "dead"
 
 
@@ -31,7 +34,8 @@ class RankState:
 
     phase: Phase = Phase.STARTING
     version: int | None = None
-    """Version of the weights it samples from; None unless it is CURRENT."""
+    """Version of the weights it samples from or, before it slept, sampled from; None if there was
+    none since it started."""
 
 
 class RankStates:
@@ -65,6 +69,22 @@ class RankStates:
         for rank in ranks:
             self._require(rank, Phase.STARTING, event="be loaded")
             self._states[rank] = RankState(Phase.LOADED)
+
+    def sleep(self, ranks: Sequence[int]) -> None:
+        """They freed their devices."""
+        for rank in ranks:
+            self._require(rank, Phase.CURRENT, event="fall asleep")
+            self._states[rank] = RankState(Phase.ASLEEP, self._states[rank].version)
+
+    def wake(self, ranks: Sequence[int]) -> None:
+        """They took their devices again; whatever weights they have are not used."""
+        for rank in ranks:
+            self._require(rank, Phase.ASLEEP, event="wake up")
+            self._states[rank] = RankState(Phase.LOADED, self._states[rank].version)
+
+    def asleep(self) -> list[int]:
+        """Ranks that must wake up before they do anything."""
+        return [rank for rank, state in enumerate(self._states) if state.phase is Phase.ASLEEP]
 
     def refit(self, rank: int, version: int) -> None:
         """It took the policy's weights of a version, later than those it had."""

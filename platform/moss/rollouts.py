@@ -8,7 +8,8 @@ array is aligned with the token it speaks of.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
@@ -113,6 +114,16 @@ class RolloutBatch:
             finished_B=np.array([r.finish_reason == "stop" for r in rollouts], np.bool_),
             policy_versions_B=np.array([r.policy_version for r in rollouts], np.int64),
         )
+
+    def save(self, file: Path) -> None:
+        """Write all arrays to one file."""
+        np.savez(file, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Read what `save` wrote."""
+        with np.load(file) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
     @property
     def num_rollouts(self) -> int:

@@ -9,7 +9,7 @@ Shapes: `B` responses still open, `P` prompt tokens (left padding), `V` vocabula
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import torch
@@ -18,15 +18,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
 from moss.config.ppo import SamplingParams
-from moss.errors import DataError, WeightSyncError
+from moss.errors import DataError
 from moss.rollouts import Rollout, SampleRequest
+from moss.weight_checks import check_fit, check_newer, check_probe
 from moss.weight_files import WeightFile, read_weights
 
 NO_WEIGHTS: Final = -1
 """Version of a sampler that holds no weights known to be right."""
-
-_PROBE_TOLERANCE_NATS: Final = 5e-3
-"""Far above what fp32 kernels differ by, far below what a matrix left behind does."""
 
 
 class Sampler(Protocol):
@@ -75,6 +73,7 @@ class TransformersSampler:
         self._model = model.eval()
         self._pad_id = pad_id
         self._version = policy_version
+        self._device = model.device
         self._max_positions = int(model.config.max_position_embeddings)
 
     @property
@@ -130,6 +129,17 @@ class TransformersSampler:
         self._model.load_state_dict(weights, strict=False)  # tied names are absent
         check_probe(self, file)
         self._version = file.version
+
+    def sleep(self, level: int) -> None:  # noqa: ARG002  the weights stay, whatever the level
+        """Move the weights to the node's memory."""
+        self._device = self._model.device
+        self._model.to("cpu")
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def wake_up(self) -> None:
+        """Move the weights back."""
+        self._model.to(self._device)
 
     def close(self) -> None:
         """Nothing is held beyond the model."""
@@ -233,49 +243,6 @@ def check_requests(
 def token_limit(request: SampleRequest, params: SamplingParams) -> int:
     """Most tokens of a request's response."""
     return params.max_new_tokens if request.max_new_tokens is None else request.max_new_tokens
-
-
-def check_newer(file: WeightFile, *, current: int) -> None:
-    """Raise WeightSyncError unless the file's version is above the one that samples now."""
-    if file.version <= current:
-        raise WeightSyncError(
-            f"weights version {file.version} were pushed, but version {current} samples already; "
-            "a trainer publishes rising versions"
-        )
-
-
-def check_fit(
-    weights: Mapping[str, Tensor], held: Mapping[str, tuple[int, ...]], *, version: int
-) -> None:
-    """Raise WeightSyncError unless the weights have the names and shapes that the sampler holds."""
-    pushed = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if pushed != dict(held):
-        names = pushed.keys() | held.keys()
-        differing = sorted(name for name in names if pushed.get(name) != held.get(name))
-        first = differing[0]
-        raise WeightSyncError(
-            f"weights version {version} differ from the sampler's model in {len(differing)} tensors"
-            f", first {first}: pushed {pushed.get(first)}, held {held.get(first)}"
-        )
-
-
-def check_probe(sampler: Sampler, file: WeightFile) -> None:
-    """Raise WeightSyncError unless the sampler computes with the weights it has just loaded.
-
-    Reading a sampler's parameters is not enough: engines keep packed copies beside them.
-    """
-    if file.probe is None:
-        return
-    request = SampleRequest(file.probe.prompt_ids, seed=0)
-    greedy = SamplingParams(temperature=0.0, max_new_tokens=1)
-    (rollout,) = sampler.generate([request], greedy, [])
-    (logprob,) = rollout.logprobs
-    if not abs(logprob - file.probe.logprob) <= _PROBE_TOLERANCE_NATS:
-        raise WeightSyncError(
-            f"after loading weights version {file.version} the sampler's likeliest next token has "
-            f"logprob {logprob:.5f}, the trainer's has {file.probe.logprob:.5f}: part of the "
-            "weights did not take effect"
-        )
 
 
 def _nucleus(logprobs_BV: Tensor, top_p: float) -> Tensor:

@@ -18,16 +18,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from moss.config.ppo import SamplingParams, VLLMConfig
+from moss.config.rollout import MOST_GPU_SHARE
 from moss.errors import DataError, WeightSyncError
 from moss.rollouts import FinishReason, Rollout, SampleRequest
-from moss.sampling import (
-    NO_WEIGHTS,
-    check_fit,
-    check_newer,
-    check_probe,
-    check_requests,
-    token_limit,
-)
+from moss.sampling import NO_WEIGHTS, check_requests, token_limit
+from moss.weight_checks import check_fit, check_newer, check_probe
 from moss.weight_files import WeightFile, read_weights
 
 if TYPE_CHECKING:
@@ -48,12 +43,16 @@ class VLLMSampler:
         max_sequence_tokens: int,
         num_threads: int = 1,
         policy_version: int = 0,
+        gpu_share: float = 1.0,
+        sleeps: bool = False,
     ) -> None:
         """Start the engine; takes some ten seconds, most of them imports.
 
         Args:
             checkpoint: folder of a Transformers checkpoint; no tokenizer is read.
             max_sequence_tokens: longest prompt and response together.
+            gpu_share: of the GPU, where others have the rest; it starts only where that is free.
+            sleeps: make `sleep` possible, on GPUs.
         """
         _set_environment(num_threads)
         from vllm.engine.arg_utils import EngineArgs
@@ -76,6 +75,8 @@ class VLLMSampler:
                 enable_chunked_prefill=False,
                 max_num_batched_tokens=config.max_step_tokens(max_sequence_tokens),
                 kv_cache_memory_bytes=int(config.kv_cache_gib * _GIB),
+                gpu_memory_utilization=min(gpu_share, MOST_GPU_SHARE),
+                enable_sleep_mode=sleeps,
                 # After temperature and nucleus: the distribution the token was drawn from.
                 logprobs_mode="processed_logprobs",
                 disable_log_stats=True,
@@ -128,6 +129,19 @@ class VLLMSampler:
             )
         check_probe(self, file)
         self._version = file.version
+
+    def sleep(self, level: int) -> None:
+        """Free the GPU: the cache, and the weights, which level 1 copies to the node's memory.
+
+        Read in vLLM's source, not run: its CPU build ignores sleep.
+        """
+        if level > 1:
+            self._version = NO_WEIGHTS
+        self._engine.sleep(level)
+
+    def wake_up(self) -> None:
+        """Take the GPU again; after level 2 the weights are none until a push."""
+        self._engine.wake_up()
 
     def close(self) -> None:
         """Stop the engine and free its cache."""

@@ -67,6 +67,24 @@ def test_a_lost_rank_fails_at_once_though_another_is_late(
     adders.restart([0, 1]).wait(60)
 
 
+def test_a_lost_rank_of_a_group_that_is_awaited_next_fails_at_once(
+    adders: ActorGroup[Adder], faults: Path
+) -> None:
+    other = ActorGroup.start("other", ActorConfig(num_cpus=0.1), Adder, str(faults))
+    fine = other.map(Adder.add, [3])
+    assert adders.map(Adder.add, [1, 2]).wait(60, beside=[fine]) == [101, 102]
+    assert fine.wait(60) == [3]
+    (faults / "8-asleep").touch()
+    (faults / "9-killed").touch()
+    began = time.monotonic()
+    late, lost = adders.map(Adder.add, [8]), other.map(Adder.add, [9])
+    with pytest.raises(ActorLostError, match=r"other\[0\] died while other\[0\]\.add was awaited"):
+        late.wait(120, beside=[lost])
+    assert time.monotonic() - began < 60
+    other.stop()
+    adders.restart([0]).wait(60)
+
+
 def test_dead_stopped_and_sleeping_ranks_are_brought_back_and_asked_again(
     adders: ActorGroup[Adder], faults: Path
 ) -> None:

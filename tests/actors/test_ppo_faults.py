@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import psutil
 import pytest
 import torch
+from ray.util import placement_group_table
 
 from actors.critic import CriticActor
 from actors.policy import PolicyActor
@@ -26,8 +27,10 @@ from actors.rollout import RolloutActor
 from jobs import replay_ppo
 from moss import failpoints
 from moss.config import dump_config
+from moss.config.placement import PlacementConfig
 from moss.config.ppo import PPOTimeouts, SamplingParams, TrainPPOConfig
 from moss.config.ppo_faults import PPOFaultsConfig
+from moss.errors import EngineSleepError
 from moss.experience import UpdateReport
 from moss.models import load_policy
 from moss.rewards.base import PromptFacts, Scores
@@ -110,10 +113,13 @@ def same(ours: object, theirs: object) -> bool:
     return type(ours) is type(theirs) and (ours == theirs or not isinstance(theirs, int | float))
 
 
-def befall(folder: Path, iteration: int, role: str) -> None:
-    """Let happen to this process what a file `<iteration>-<role>-<fault>` says, once."""
+def befall(folder: Path, iteration: int, role: str, *, after: str | None = None) -> None:
+    """Let happen to this process what a file `<iteration>-<role>-<fault>` says, once, and not
+    before it has happened to the role `after`."""
     for file in folder.glob(f"{iteration}-{role}-*"):
         file.unlink()
+        while after and list(folder.glob(f"{iteration}-{after}-*")):
+            time.sleep(0.01)
         match file.name.rpartition("-")[2]:
             case "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -121,6 +127,14 @@ def befall(folder: Path, iteration: int, role: str) -> None:
                 os.kill(os.getpid(), signal.SIGSTOP)
             case "asleep":
                 time.sleep(3600)
+            case "broken":
+                raise EngineSleepError("the rollout engine did not fall asleep: no memory")
+
+
+def note(folder: Path, event: str) -> None:
+    """Add a line to the file that all actors share."""
+    with (folder.parent / "events").open("a") as events:
+        events.write(f"{event}\n")
 
 
 def break_actors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +151,16 @@ def break_actors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             befall(folder, policy_version, "rollout")
             return super().generate(requests, params, stop_ids, policy_version)
 
+        def sleep(self) -> None:
+            befall(folder, self._sampler.policy_version, "rest")
+            super().sleep()
+            note(folder, "asleep")
+
+        def wake_up(self) -> None:
+            befall(folder, self._sampler.policy_version, "wake")
+            note(folder, "awake")
+            super().wake_up()
+
     class FaultyReward(RewardActor):
         def score(self, batch: tuple[RolloutBatch, Sequence[PromptFacts]]) -> Scores:
             befall(folder, batch[0].policy_versions_B[0], "reward")
@@ -151,6 +175,7 @@ def break_actors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def update(
             self, experience: Experience, minibatches: Sequence[Sequence[int]]
         ) -> UpdateReport:
+            note(folder, "update")
             report = super().update(experience, minibatches)
             iteration = experience.rollouts.policy_versions_B[0]
             while list(folder.glob(f"{iteration}-critic-*")):
@@ -162,11 +187,12 @@ def break_actors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def update(
             self, experience: Experience, minibatches: Sequence[Sequence[int]]
         ) -> UpdateReport:
-            befall(folder, experience.rollouts.policy_versions_B[0], "critic")
+            iteration = experience.rollouts.policy_versions_B[0]
+            befall(folder, iteration, "critic", after="policy")
             return super().update(experience, minibatches)
 
     for faulty in (FaultyRollout, FaultyReward, FaultyReference, FaultyPolicy, FaultyCritic):
-        monkeypatch.setattr(f"actors.ppo_run.{faulty.__bases__[0].__name__}", faulty)
+        monkeypatch.setattr(f"actors.ppo_start.{faulty.__bases__[0].__name__}", faulty)
 
 
 FAULTS = (
@@ -176,7 +202,10 @@ FAULTS = (
     "3-critic-killed",
     "3-policy-killed",  # after its step; once for both, the run goes back to the state of 2
     "4-reward-asleep",
+    "1-wake-asleep",
+    "4-rest-broken",
 )
+TOGETHER = PlacementConfig(groups=(("policy", "rollout", "reference"), ("critic", "reward")))
 FULL_DISK = "state/files_written:2=full"
 """Of the state of iteration 4."""
 
@@ -196,23 +225,43 @@ def test_a_run_whose_actors_all_die_or_hang_once_ends_as_if_nothing_had_happened
     failpoints._visits.clear()
     monkeypatch.setenv("MOSS_FAILPOINT", FULL_DISK)
     run = tmp_path / "run"
+    changes = {
+        "placement": TOGETHER,
+        "rollout": config.rollout.model_copy(update={"sleep_level": 1}),
+        "timeouts": config.timeouts.model_copy(update={"sleep_s": 4.0}),
+    }
     with caplog.at_level(logging.WARNING, "moss.faults"):
-        train_ppo(config, str(run))
+        train_ppo(config.model_copy(update=changes), str(run))
     assert list(faults.iterdir()) == []
     check_equal(run, undisturbed)
-    assert faults_of(run) == (4, 1, 1)
+    assert faults_of(run) == (6, 1, 1)
+    check_sleep((tmp_path / "events").read_text().split())
+    assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
     assert not (run / "states" / "step-000004").exists()
     lines = [record.getMessage() for record in caplog.records if record.name == "moss.faults"]
     for start in (
-        "all actors are started anew, from the last training state (resume 1 of at most 3): actor "
-        "policy[0] died while policy[0].update was awaited",
+        "all actors are started anew, from the last training state (resume 1 of at most 3): actor ",
         "rollout[0] is started anew (restart 1 of at most 10): actor rollout[0] died",
         "reward[0] is started anew (restart 1 of at most 10): actor reward[0] died",
         "reference[0] is started anew (restart 1 of at most 10): actor reference[0] died",
         "reward[0] is started anew (restart 2 of at most 10): reward[0].score gave no answer",
+        "rollout[0] is started anew (restart 2 of at most 10): rollout[0].wake_up gave no answer "
+        "within 4 s",
+        "rollout[0] is started anew (restart 3 of at most 10): rollout[0].sleep: the rollout "
+        "engine did not fall asleep",
         "the training state of step 4 is not saved: [Errno 28] No space left on device",
     ):
         assert any(line.startswith(start) for line in lines), (start, lines)
+
+
+def check_sleep(events: list[str]) -> None:
+    """The policy is updated only while the engine sleeps, and the engine sleeps only then."""
+    engine = "awake"
+    for before, event in zip(["awake", *events], events, strict=False):
+        assert (event != "update") or engine == "asleep", events
+        assert (event, before) != ("asleep", "asleep"), events
+        engine = event if event != "update" else engine
+    assert events.count("update") == events.count("asleep") == 8  # two are made again
 
 
 def test_a_job_killed_with_all_its_processes_goes_on_bit_for_bit(

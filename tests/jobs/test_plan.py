@@ -162,12 +162,87 @@ def test_sequences_beyond_the_positions_are_refused(shown: Any) -> None:
     assert "400 + max_new_tokens=48 = 448 tokens, the policy has 384 positions" in err
 
 
-def test_vllm_on_a_shared_gpu_is_refused(shown: Any) -> None:
-    argv = ["--config", "tiny", *GPU_NODE, "--set", "actors.rollout.num_gpus=0.5"]
-    assert shown(*argv)[0] == 0
-    code, _, _, err = shown(*argv, "--set", "actors.policy.num_gpus=0.5")
+def test_vllm_starts_on_a_shared_gpu_only_where_its_share_is_left(shown: Any) -> None:
+    shared = ["--config", "tiny", *GPU_NODE, "--set", "actors.rollout.num_gpus=0.5", "--set",
+              "actors.policy.num_gpus=0.5"]  # fmt: skip
+    code, _, record, _ = shown(*shared)
+    assert code == 0
+    device = record["memory"]["policy"]["device"]
+    held = sum(device.get(part, 0) for part in ("weights", "gradients", "optimizer", "sharding"))
+    half = [str(held * factor / (1 << 30)) for factor in (2.1, 1.9)]
+    assert "vLLM starts only" not in shown(*shared, "--device-memory-gib", half[0])[3]
+    code, _, _, err = shown(*shared, "--device-memory-gib", half[1])
     assert code == EXIT_CONFIG
-    assert "rollout[0] shares a GPU with policy[0], but vLLM starts only where 92% of a" in err
+    assert "rollout[0] shares a GPU with policy[0], which hold " in err
+    assert "vLLM starts only where the share of its actor, 50%, is free; lower actors" in err
+
+
+def test_roles_of_a_group_sit_on_one_gpu_and_groups_where_the_strategy_says(shown: Any) -> None:
+    sets = [f"actors.{role}.num_gpus=0.5" for role in ("policy", "critic", "rollout")]
+    sets += ["actors.reference.num_gpus=1", "actors.policy.num_ranks=2"]
+    sets += ["placement.groups=[[rollout, policy], [reference, critic]]"]
+    words = [word for item in sets for word in ("--set", item)]
+    gpus = ["--config", "tiny", *GPU_NODE, "--num-nodes", "2", *words]
+
+    def seats(*strategy: str) -> dict[str, tuple[int | None, list[int]]]:
+        _, _, record, _ = shown(*gpus, *strategy)
+        return {f"{s['role']}{s['rank']}": (s["node"], s["gpus"]) for s in record["seats"]}
+
+    assert seats() == {
+        "rollout0": (0, [0]),
+        "policy0": (0, [0]),
+        "policy1": (0, [1]),
+        "critic0": (0, [2]),
+        "reference0": (0, [3]),
+        "reward0": (0, []),
+    }
+    assert seats("--set", "placement.strategy=SPREAD") == {
+        "rollout0": (0, [0]),
+        "policy0": (0, [0]),
+        "policy1": (1, [0]),
+        "critic0": (0, [1]),
+        "reference0": (0, [2]),
+        "reward0": (1, []),
+    }
+    strict = ["--set", "placement.strategy=STRICT_SPREAD"]
+    assert [name for name, (node, _) in seats(*strict).items() if node is None] == [
+        "critic0", "reference0", "reward0",
+    ]  # fmt: skip
+    _, _, _, err = shown(*gpus, *strict)
+    assert "5 GPU needed" not in err
+    assert "4 GPU needed" in err
+    assert "in 4 bundles of whole GPUs" in err
+    assert "or loosen `placement`" in err
+
+
+def test_a_sleeping_engine_counts_in_turn_with_what_shares_its_gpu(shown: Any) -> None:
+    sets = ["actors.rollout.num_gpus=0.5", "actors.policy.num_gpus=0.5"]
+    sets += ["placement.groups=[[policy, rollout]]", "rollout.engine=transformers"]
+    words = [word for item in sets for word in ("--set", item)]
+    _, _, awake, _ = shown("--config", "tiny", *GPU_NODE, *words)
+    _, text, asleep, _ = shown(
+        "--config", "tiny", *GPU_NODE, *words, "--set", "rollout.sleep_level=1"
+    )
+    policy, rollout = (awake["memory"][role]["device"] for role in ("policy", "rollout"))
+    held = sum(policy.get(part, 0) for part in ("weights", "gradients", "optimizer", "sharding"))
+    assert 0 < held < sum(policy.values())
+    phases = {"rollout": held + sum(rollout.values()), "update": sum(policy.values())}
+    (gpu, node), (gpu_asleep, node_asleep) = (record["places"] for record in (awake, asleep))
+    assert (gpu["phase"], node["phase"]) == ("all", "all")
+    assert sum(gpu["needed"].values()) == sum(policy.values()) + sum(rollout.values())
+    assert sum(gpu_asleep["needed"].values()) == max(phases.values())
+    assert gpu_asleep["phase"] == max(phases, key=lambda phase: phases[phase])
+    # On its way to the GPU or asleep, its weights lie in the node's memory once.
+    assert sum(node_asleep["needed"].values()) == sum(node["needed"].values())
+    assert "the rollout engine sleeps in `update`" in text
+
+
+def test_stale_responses_without_correction_and_labels_are_told(shown: Any) -> None:
+    argv = ["--config", "tiny", *NODE, "--set", "rollout.one_step_off=true"]
+    _, text, _, _ = shown(*argv, "--set", "placement.label_selector={pool: a}")
+    assert "note: rollout.one_step_off without ppo.importance_cap" in text
+    assert "note: placement asks for nodes with labels, which a plan does not know" in text
+    assert "note" not in shown(*argv, "--set", "ppo.importance_cap=2")[1]
 
 
 def test_models_on_gpus_need_memory_there_and_on_their_way_through_the_node(shown: Any) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from moss.config.base import Config
+from moss.config.placement import PlacementConfig
 from moss.config.ppo_actors import ActorConfig, PPOActorsConfig
 from moss.config.ppo_faults import PPOFaultsConfig
 from moss.config.rewards import RewardsConfig
@@ -171,6 +172,8 @@ class PPOTimeouts(Config):
     score_s: float = Field(120.0, gt=0)
     update_s: float = Field(300.0, gt=0)
     sync_s: float = Field(60.0, gt=0)
+    sleep_s: float = Field(60.0, gt=0)
+    """Of falling asleep, and of waking up."""
     save_s: float = Field(120.0, gt=0)
 
 
@@ -180,6 +183,7 @@ class TrainPPOConfig(WatchedStageConfig):
     execution_keys: ClassVar[frozenset[str]] = WatchedStageConfig.execution_keys | {
         "timeouts",
         "faults",
+        "placement",
         "keep_checkpoints",
     }
 
@@ -197,6 +201,7 @@ class TrainPPOConfig(WatchedStageConfig):
     rewards: RewardsConfig = RewardsConfig()
     rollout: RolloutConfig = RolloutConfig()
     actors: PPOActorsConfig = PPOActorsConfig()
+    placement: PlacementConfig = PlacementConfig()
     timeouts: PPOTimeouts = PPOTimeouts()
     faults: PPOFaultsConfig = PPOFaultsConfig()
     checkpoint_every: int = Field(10, ge=1)
@@ -237,6 +242,36 @@ class TrainPPOConfig(WatchedStageConfig):
                 "a tool_judge with judged=commands needs responses with commands; set "
                 "rollout.tools.max_rounds=1, or judged=reply"
             )
+        return self
+
+    @model_validator(mode="after")
+    def colocated_roles_fit_one_bundle(self) -> Self:
+        """Roles of one group share a GPU and the labels of a node."""
+        self.placement.bundles(self.started_roles)
+        return self
+
+    @model_validator(mode="after")
+    def vllm_sleeps_on_gpus(self) -> Self:
+        """On CPU it says that it slept, and keeps everything."""
+        on_cpu = self.actors.rollout.device == "cpu"
+        if self.rollout.sleep_level and self.rollout.engine == "vllm" and on_cpu:
+            raise ValueError(
+                f"rollout.sleep_level={self.rollout.sleep_level}, but actors.rollout.num_gpus=0, "
+                "and vLLM sleeps on GPUs only; set sleep_level=0, or engine=transformers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def trained_ranks_have_a_gpu_each(self) -> Self:
+        """NCCL forms no group of processes that share a GPU; bundles hold whole ones."""
+        for name, role in self.actors.trained.items():
+            if role.num_ranks > 1 and 0 < role.num_gpus < 1 and not self.placement.reserves:
+                raise ValueError(
+                    f"actors.{name}: num_ranks={role.num_ranks} of a trained role with num_gpus="
+                    f"{role.num_gpus:g} each would share GPUs, which NCCL refuses; set num_gpus=1, "
+                    "or num_ranks=1, or name the role in placement.groups, where each of its ranks "
+                    "has a GPU apart from the others"
+                )
         return self
 
     @property

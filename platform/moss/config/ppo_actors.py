@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from moss.config.base import Config
 from moss.config.optimization import ParallelConfig
@@ -45,16 +45,6 @@ class TrainedActorConfig(ActorConfig):
     collective_timeout_s: float = Field(300.0, gt=0)
     """Longest wait of one rank for the others."""
 
-    @model_validator(mode="after")
-    def ranks_have_a_gpu_each(self) -> Self:
-        """NCCL forms no group of processes that share a GPU."""
-        if self.num_ranks > 1 and 0 < self.num_gpus < 1:
-            raise ValueError(
-                f"num_ranks={self.num_ranks} of a trained role with num_gpus={self.num_gpus:g} "
-                "each would share GPUs, which NCCL refuses; set num_gpus=1, or num_ranks=1"
-            )
-        return self
-
     @property
     def parallel(self) -> ParallelConfig:
         """How the role's engine runs in its actors."""
@@ -88,3 +78,8 @@ class PPOActorsConfig(Config):
             "reference": self.reference,
             "reward": self.reward,
         }
+
+    @property
+    def trained(self) -> dict[str, TrainedActorConfig]:
+        """The roles whose ranks form a process group."""
+        return {"policy": self.policy, "critic": self.critic}

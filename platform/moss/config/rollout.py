@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,9 @@ from moss.config.base import Config
 from moss.config.tools import ToolsConfig
 
 _STEP_TOKENS: Final = 2048
+MOST_GPU_SHARE: Final = 0.92
+"""vLLM starts only where this share of a GPU is free, or its actor's smaller share, however small
+the cache that it is told to take."""
 
 
 class SamplingParams(Config):
@@ -66,18 +69,39 @@ class ToolRolloutConfig(ToolsConfig):
 class RolloutConfig(Config):
     """How responses are sampled for PPO."""
 
+    execution_keys: ClassVar[frozenset[str]] = frozenset({"sleep_level"})
+
     engine: Literal["vllm", "transformers"] = "vllm"
     sampling: SamplingParams = SamplingParams()
     max_prompt_tokens: int = Field(512, ge=1)
     """A longer prompt is recorded as filtered, never cut."""
     vllm: VLLMConfig = VLLMConfig()
     tools: ToolRolloutConfig = ToolRolloutConfig()
+    one_step_off: bool = False
+    """Sample the responses of the next iteration while this one is scored and learned from, with
+    the weights that it began with: generation and updates overlap, and every update but the first
+    learns from responses of the policy one version before. `ppo.importance_cap` corrects for it."""
+    sleep_level: Literal[0, 1, 2] = 0
+    """What engines free of their devices from the last response of an iteration to the next push of
+    weights, for roles that share the devices (`placement.groups`): nothing (0); all, keeping the
+    weights in the node's memory (1); all, dropping the weights, which the push brings (2; what
+    Transformers samples with is always kept). vLLM sleeps on GPUs only."""
 
     @model_validator(mode="after")
     def sampling_is_random(self) -> Self:
         """Policy gradients need more than one possible response."""
         if self.sampling.temperature == 0:
             raise ValueError("sampling.temperature=0 explores nothing; PPO needs a value above 0")
+        return self
+
+    @model_validator(mode="after")
+    def engines_at_work_stay_awake(self) -> Self:
+        """During updates an engine either sleeps or samples."""
+        if self.one_step_off and self.sleep_level:
+            raise ValueError(
+                f"one_step_off samples during updates, and with sleep_level={self.sleep_level} "
+                "engines sleep then; set one_step_off=false or sleep_level=0"
+            )
         return self
 
     @property
