@@ -76,6 +76,35 @@ def test_hostile_bodies_are_refused_in_form_and_in_time(
     assert target.process.memory_info().rss - before < 64 << 20
 
 
+PROMPTS: dict[str, tuple[bytes, int]] = {
+    "no prompt": (b"{}", 400),
+    "token ids": (b'{"prompt":[1,2,3]}', 400),
+    "lists of token ids": (b'{"prompt":[[1],[2]]}', 400),
+    "a million prompts": (many('"x"', '{"prompt":[%s]}'), 400),
+    "a million wrong prompts": (many("1", '{"prompt":[%s]}'), 400),
+    "a million stops": (many('"x"', '{"prompt":"a","stop":[%s]}'), 400),
+    "a prompt of many characters": (json.dumps({"prompt": "x" * 200_000}).encode(), 400),
+    "a stop of many characters": (json.dumps({"prompt": "a", "stop": "x" * 99_999}).encode(), 400),
+    "a lone surrogate": (json.dumps({"prompt": "\ud800"}).encode(), 400),
+    "a NUL": (json.dumps({"prompt": "a\0b"}).encode(), 400),
+    "an integer of 5,000 digits": (b'{"prompt":"a","n":' + b"9" * 5_000 + b"}", 400),
+    "best of many": (b'{"prompt":"a","best_of":1000000}', 400),
+    "a prompt given back": (b'{"prompt":"a","echo":true}', 400),
+    "a body over the limit": (b"x" * (MAX_BODY_BYTES + 1), 413),
+}  # fmt: skip
+
+
+@attack("hostile completions", PROMPTS)
+def test_hostile_completions_are_refused_in_form_and_in_time(
+    target: Target, case: tuple[bytes, int]
+) -> None:
+    content, status = case
+    started = time.monotonic()
+    with target.client() as client:
+        assert_in_form(client.post("/v1/completions", content=content, headers=JSON), status)
+        assert time.monotonic() - started < IN_TIME_S
+
+
 WRONG: list[Any] = [None, True, 1, -1, 1.5, 1e308, "x", "", [], {}, [[]], "NaN", [None]]
 TAKEN: dict[str, list[Any]] = {  # what a field may be, of the list above
     "model": ["x", ""], "messages": [], "stream": [True, 1], "stream_options": [None, {}],
