@@ -1,6 +1,6 @@
 """Two hundred clients at once, clients that leave, and processes that are killed mid-stream.
 
-Usage: python -m benchmarks.serve_load [--clients 200] [--seconds 120] [--no-kills]
+Usage: python -m benchmarks.serve_load [--clients 200] [--seconds 120] [--no-kills] [--engine vllm]
 
 Deploys the chat service through Ray Serve on a Ray cluster of its own, with a random model of a few
 hundred thousand parameters, so that the figures are about the service and not about a model. Then
@@ -9,7 +9,8 @@ hundred thousand parameters, so that the figures are about the service and not a
    must end in an answer, a 429 in form, or a break that a client can tell (see `serve_clients`);
 2. a client leaves in the middle of a long stream, and the engine is asked how many tokens it makes
    from then on: `stopped_after_s` is when it made its last one;
-3. the engine's, the edge's and a tool's replica are killed (SIGKILL) while a stream runs:
+3. the engine's, the edge's and a tool's replica, with vLLM also the process of its engine alone,
+   are killed (SIGKILL) while a stream runs:
    `broken` says that the stream ended without `[DONE]`, `back_s` when the next answer was complete.
 
 The last line is one JSON object. Exit code 1: a request hung or ended wrongly, tokens were made for
@@ -64,7 +65,7 @@ def make_checkpoint(folder: Path) -> Path:
     return folder
 
 
-def deploy_service(workspace: Path) -> str:
+def deploy_service(workspace: Path, engine: str) -> str:
     """The service's address."""
     from serve.deployment import deploy
     from serve.edge_replica import Checkpoint
@@ -78,7 +79,7 @@ def deploy_service(workspace: Path) -> str:
             "http": {"port": 0},
             "tools": {"enabled": ["calculator"]},
             "default_tools": ["calculator"],
-            "engine": {"num_cpus": 0.2},
+            "engine": {"kind": engine, "num_cpus": 0.2, "kv_cache_gib": 0.2},
             "tool_num_cpus": 0.05,
         }
     )  # fmt: skip
@@ -118,27 +119,26 @@ async def _first_words(answer: aiohttp.ClientResponse) -> None:
     raise RuntimeError("the stream ended before it began")
 
 
-def replicas(name: str) -> list[int]:
-    """Process ids of a deployment's replicas, among what this process has started."""
+def processes(title: str) -> list[int]:
+    """Process ids of what this process has started, by the beginning of the title."""
     found = []
     for process in psutil.Process().children(recursive=True):
         try:
-            title = " ".join(process.cmdline())
+            if " ".join(process.cmdline()).startswith(title):
+                found.append(process.pid)
         except psutil.Error:
             continue
-        if title.startswith("ray::ServeReplica") and name in title:
-            found.append(process.pid)
     return found
 
 
-async def kill_mid_stream(address: str, name: str, *, must_break: bool) -> dict[str, object]:
-    """Kill a deployment's replicas while a stream runs; how it ended, and when service was back."""
+async def kill_mid_stream(address: str, title: str, *, must_break: bool) -> dict[str, object]:
+    """Kill processes while a stream runs; how it ended, and when service was back."""
     async with aiohttp.ClientSession(address, trust_env=False) as session:
         answer = await session.post(CHAT, json=LONG)
         await _first_words(answer)
-        pids = replicas(name)
+        pids = processes(title)
         if not pids:
-            raise RuntimeError(f"no replica of {name} was found among this process's children")
+            raise RuntimeError(f"no process {title}... was found among this process's children")
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
@@ -158,7 +158,7 @@ async def kill_mid_stream(address: str, name: str, *, must_break: bool) -> dict[
     broken = ending not in ("complete", "hung")
     ok = (broken or not must_break) and ending != "hung" and back_s <= BACK_LIMIT_S
     return {
-        "killed": name, "ending": ending, "ended_s": round(ended_s, 2), "broken": broken,
+        "killed": title, "ending": ending, "ended_s": round(ended_s, 2), "broken": broken,
         "back_s": round(back_s, 2), "ok": ok,
     }  # fmt: skip
 
@@ -200,6 +200,14 @@ def report(
     }  # fmt: skip
 
 
+def victims(engine: str) -> list[tuple[str, bool]]:
+    """Beginnings of the titles of processes to kill, and whether a stream must break with them."""
+    replica = "ray::ServeReplica:moss-chat:"
+    alone = [("VLLM::EngineCore", True)] if engine == "vllm" else []
+    names = (("ChatModel", True), ("ChatEdge", True), ("Tool-calculator", False))
+    return [*alone, *((replica + name, must_break) for name, must_break in names)]
+
+
 async def attack(address: str, arguments: argparse.Namespace) -> dict[str, object]:
     """All three parts."""
     print(f"{arguments.clients} clients for {arguments.seconds:g} s at {address}", flush=True)
@@ -207,10 +215,9 @@ async def attack(address: str, arguments: argparse.Namespace) -> dict[str, objec
     print(dict(load.endings), flush=True)
     stops = [await measure_stop(address) for _ in range(3)]
     kills = []
-    for name, must_break in (("ChatModel", True), ("ChatEdge", True), ("Tool-calculator", False)):
-        if not arguments.no_kills:
-            kills.append(await kill_mid_stream(address, name, must_break=must_break))
-            print(kills[-1], flush=True)
+    for title, must_break in () if arguments.no_kills else victims(arguments.engine):
+        kills.append(await kill_mid_stream(address, title, must_break=must_break))
+        print(kills[-1], flush=True)
     return report(load, stops, kills)
 
 
@@ -220,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--no-kills", action="store_true")
+    parser.add_argument("--engine", choices=("transformers", "vllm"), default="transformers")
     arguments = parser.parse_args(argv)
     import ray
     from ray import serve as ray_serve
@@ -232,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     try:
         with tempfile.TemporaryDirectory() as folder:
-            address = deploy_service(Path(folder))
+            address = deploy_service(Path(folder), arguments.engine)
             figures = asyncio.run(attack(address, arguments))
             ray_serve.shutdown()
     finally:

@@ -70,10 +70,14 @@ class ChatModel:
             self._num_streams -= 1
 
     async def _noted(self, deltas: AsyncGenerator[TokenDelta]) -> AsyncGenerator[TokenDelta]:
-        async for delta in deltas:
-            self._made_token_at = time.monotonic()
-            self._num_made += len(delta.ids)
-            yield delta
+        try:
+            async for delta in deltas:
+                self._made_token_at = time.monotonic()
+                self._num_made += len(delta.ids)
+                yield delta
+        except Exception:  # perhaps the engine is dead: the next check has to prove that it is not
+            self._made_token_at = float("-inf")
+            raise
 
     def _between_s(self) -> float:
         return min(MOST_BETWEEN_S, PACE_S * (self._num_streams - 1))

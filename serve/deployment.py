@@ -165,7 +165,8 @@ def _application(
             },
             max_ongoing_requests=_BACKSTOP_ONGOING,
             max_surge_percent=_SURGE_PERCENT,
-            health_check_period_s=15,
+            # Three checks in a row must fail before Serve replaces a replica.
+            health_check_period_s=5,
             health_check_timeout_s=60,
             graceful_shutdown_timeout_s=10,
         )(EngineReplica).bind(checkpoint.folder, engine, checkpoint.name, config.logs)
