@@ -32,7 +32,7 @@ FAULTS = {
     "hang": 0.01,
     "malformed": 0.02,
 }
-FAULTS_TIMEOUT_S = 0.8
+FAULTS_TIMEOUT_S = 0.6
 """`teacher.timeout_s` of the run with faults: a hang holds its slot so long."""
 OBJECT_STORE_BYTES = 200_000_000
 
