@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,9 @@ from moss.chat_rendering import ChatRenderer
 from moss.tokenizer import add_controls, train_bpe
 from moss.tools.base import Layout, ToolOutput
 from moss.types import TOOL_NAMES, Section, ToolName
+from serve.chat_service import ChatService
 from serve.engines import GenerateParams, TokenDelta
+from tests.serve.serving import one_model, service_of
 
 _TEXTS = ["What is 12+7? The capital of France is Paris. 12+7 = 19. 法国的首都是巴黎。"] * 20
 
@@ -84,3 +88,13 @@ def scripted(renderer: ChatRenderer) -> Callable[..., ScriptedEngine]:
 @pytest.fixture
 def spies() -> dict[ToolName, SpyTool]:
     return {name: SpyTool(name) for name in TOOL_NAMES}
+
+
+@pytest.fixture
+def service(
+    engine: Any, renderer: ChatRenderer, spies: dict[ToolName, Any], tmp_path: Path
+) -> Iterator[ChatService]:
+    """What a test's own `engine` fixture answers for."""
+    made = service_of(one_model(engine, renderer), spies, tmp_path)
+    yield made
+    made.store.close()

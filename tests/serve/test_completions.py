@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,15 +37,6 @@ def engine(scripted: Callable[..., Any]) -> Any:
     made = scripted()
     made.script = dict.fromkeys(HEADERS, SONG)  # whatever the prompt looks like
     return made
-
-
-@pytest.fixture
-def service(
-    engine: Any, renderer: ChatRenderer, spies: dict[ToolName, Any], tmp_path: Path
-) -> Iterator[ChatService]:
-    made = service_of(one_model(engine, renderer), spies, tmp_path)
-    yield made
-    made.store.close()
 
 
 @pytest_asyncio.fixture

@@ -8,7 +8,6 @@ import json
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +15,6 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.exc import OperationalError
 
-from moss.chat_rendering import ChatRenderer
 from moss.config.serve_logs import LogConfig
 from moss.live_metrics import SERVICE_SERIES, Series
 from moss.metrics import UNITS, unit_of
@@ -28,7 +26,7 @@ from serve.engines import CountedEngine, GenerateParams, TokenCount
 from serve.store import StoreUnavailableError
 from serve.store.database import answering
 from serve.tool_workers import ToolWorker
-from tests.serve.serving import client_of, one_model, service_of
+from tests.serve.serving import client_of
 
 CHAT = "/v1/chat/completions"
 CANARY = "xylophone-4711"
@@ -84,15 +82,6 @@ def written() -> Iterator[io.StringIO]:
 @pytest.fixture
 def engine(scripted: Callable[..., Any]) -> Any:
     return scripted(**SCRIPT)
-
-
-@pytest.fixture
-def service(
-    engine: Any, renderer: ChatRenderer, spies: dict[ToolName, Any], tmp_path: Path
-) -> Iterator[ChatService]:
-    made = service_of(one_model(engine, renderer), spies, tmp_path)
-    yield made
-    made.store.close()
 
 
 @pytest_asyncio.fixture
