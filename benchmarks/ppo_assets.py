@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from moss.chat import END_MARKERS, HEADERS
 from moss.config.model import ModelConfig
 from moss.lm_losses import masked_lm_loss_sum, num_targets
-from moss.models import PreferenceModel, build_policy, save_model
+from moss.models import PreferenceModel, build_policy_for, save_model
 from moss.models import save_preference_model as save_scorer
 from moss.ppo_inputs import PPOInputs
 from moss.ppo_prompts import PromptSet
@@ -69,13 +69,7 @@ def make_assets(folder: Path, *, num_threads: int) -> None:
     tokenizer = train_tokenizer(draw)
     policy_folder = folder / "policy"
     tokenizer.save(policy_folder)
-    policy = build_policy(
-        MODEL,
-        vocab_size=tokenizer.padded_vocab_size,
-        pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id,
-        seed=SEED,
-    )
+    policy = build_policy_for(tokenizer, MODEL, seed=SEED)
     _train_policy(policy, tokenizer, draw)
     save_model(policy_folder, policy, tokenizer_folder=None)
     scorer = PreferenceModel.from_policy(policy_folder, seed=SEED)

@@ -45,18 +45,12 @@ START_TIMEOUT_S = 300.0
 
 def save_policy(requests: Connection, folder: str, model: ModelConfig) -> None:
     """Child process: writes a random policy of this shape with its tokenizer, and counts it."""
-    from moss.models import build_policy, save_model
+    from moss.models import build_policy_for, save_model
 
     requests.recv()
     tokenizer = train_tokenizer(random.Random(SEED))
     tokenizer.save(Path(folder))
-    policy = build_policy(
-        model,
-        vocab_size=tokenizer.padded_vocab_size,
-        pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id,
-        seed=SEED,
-    )
+    policy = build_policy_for(tokenizer, model, seed=SEED)
     save_model(folder, policy, tokenizer_folder=None)
     requests.send(policy.num_parameters())
     requests.recv()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from moss.config.model import ModelConfig
 from moss.config.serve import EngineConfig, ServeChatConfig, TurnConfig
 from moss.tokenizer import MossTokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 MODEL_NAME: Final = "benchmark"
 QUESTION: Final = "What do people think of when they hear of the sea, and why do they go there?"
@@ -38,9 +35,11 @@ def make_checkpoint(folder: Path) -> None:
     """
     import torch
 
+    from moss.models import build_policy_for
+
     tokenizer = make_tokenizer()
     tokenizer.save(folder)
-    model = random_policy(tokenizer, _MODEL)
+    model = build_policy_for(tokenizer, _MODEL, seed=0)
     letters = [
         number for number in range(tokenizer.padded_vocab_size) if _is_plain(tokenizer, number)
     ]
@@ -50,19 +49,6 @@ def make_checkpoint(folder: Path) -> None:
         weights.zero_()
         weights[letters] = kept
     model.save_pretrained(folder)
-
-
-def random_policy(tokenizer: MossTokenizer, config: ModelConfig) -> PreTrainedModel:
-    """Random weights, the same each time."""
-    from moss.models import build_policy
-
-    return build_policy(
-        config,
-        vocab_size=tokenizer.padded_vocab_size,
-        pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id,
-        seed=0,
-    )
 
 
 def make_tokenizer() -> MossTokenizer:

@@ -34,7 +34,6 @@ from statistics import median
 import aiohttp
 import psutil
 
-from benchmarks.serve_assets import random_policy
 from benchmarks.serve_clients import CHAT, DONE, Load, run_clients
 from moss.config.serve import ServeChatConfig
 
@@ -50,6 +49,7 @@ MAX_TOKENS = 2_000
 def make_checkpoint(folder: Path) -> Path:
     """A random policy with a small tokenizer."""
     from moss.config.model import ModelConfig
+    from moss.models import build_policy_for
     from moss.tokenizer import add_controls, train_bpe
 
     texts = [
@@ -61,7 +61,7 @@ def make_checkpoint(folder: Path) -> Path:
         hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=4_096,
         initializer_std=0.3,
     )  # fmt: skip
-    random_policy(tokenizer, model).save_pretrained(folder)
+    build_policy_for(tokenizer, model, seed=0).save_pretrained(folder)
     return folder
 
 

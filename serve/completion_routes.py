@@ -20,7 +20,7 @@ from serve.errors import as_api_error
 from serve.gate import key_of
 from serve.key_limits import KeyLimits
 from serve.request_record import RequestRecord, current_record
-from serve.responses import Json, sse, sse_error
+from serve.responses import Json, sse, sse_error, usage
 from serve.streaming import DONE, PING, HeldStream, until_left, with_pings
 from serve.users import owner_of
 
@@ -61,11 +61,7 @@ class _Form:
 
     def whole(self, choices: list[Json], count: TokenCount) -> Json:
         """The whole answer, or a chunk of it, with its usage."""
-        usage = {
-            "prompt_tokens": count.prompt, "completion_tokens": count.completion,
-            "total_tokens": count.total,
-        }  # fmt: skip
-        return self.chunk(choices) | {"usage": usage}
+        return self.chunk(choices) | {"usage": usage(count.prompt, count.completion)}
 
     def chunk(self, choices: list[Json]) -> Json:
         """A piece of a stream."""

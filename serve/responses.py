@@ -44,7 +44,7 @@ class Answer:
             message["reasoning_content"] = outcome.turn.inner_thoughts
         return self._envelope("chat.completion") | {
             "choices": [{"index": 0, "message": message, "finish_reason": outcome.finish_reason}],
-            "usage": usage(outcome),
+            "usage": usage(outcome.prompt_tokens, outcome.completion_tokens),
         }
 
     def first_chunk(self) -> Json:
@@ -73,7 +73,8 @@ class Answer:
 
     def usage_chunk(self, outcome: TurnOutcome) -> Json:
         """The extra chunk of `stream_options.include_usage`."""
-        return self._envelope("chat.completion.chunk") | {"choices": [], "usage": usage(outcome)}
+        counts = usage(outcome.prompt_tokens, outcome.completion_tokens)
+        return self._envelope("chat.completion.chunk") | {"choices": [], "usage": counts}
 
     def _envelope(self, kind: str) -> Json:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model.name}
@@ -131,13 +132,12 @@ class Answer:
         return parts
 
 
-def usage(outcome: TurnOutcome) -> Json:
-    """Token counts of one turn."""
-    total = outcome.prompt_tokens + outcome.completion_tokens
+def usage(prompt_tokens: int, completion_tokens: int) -> Json:
+    """Token counts of one answer."""
     return {
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-        "total_tokens": total,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
     }
 
 

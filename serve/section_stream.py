@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 from moss.chat_rendering import ChatRenderer
 from moss.types import Section
-
-_LONGEST_CONTROL = 24
-"""Characters behind a `<` that may still turn out to be a quality tag or an escaped marker."""
-_REPLACEMENT = "\ufffd"
+from serve.text_stream import REPLACEMENT, num_certain
 
 
 class SectionStream:
@@ -44,6 +41,5 @@ class SectionStream:
         return new
 
     def _stable(self, text: str) -> str:
-        text = text.rstrip(_REPLACEMENT)
-        start = text.find("<", max(len(text) - _LONGEST_CONTROL, 0))
-        return text if start < 0 else text[:start]
+        text = text.rstrip(REPLACEMENT)
+        return text[: num_certain(text)]

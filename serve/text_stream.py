@@ -8,8 +8,9 @@ from moss.chat import unescape
 from moss.tokenizer import MossTokenizer
 
 _LONGEST_CONTROL = 24
-"""Characters behind a `<` that may still turn out to be an escaped control string."""
-_REPLACEMENT = "\ufffd"
+"""Characters behind a `<` that may still turn out to be a quality tag or an escaped control."""
+REPLACEMENT = "\ufffd"
+"""What an incomplete character is decoded to."""
 
 
 class TextStream:
@@ -35,8 +36,7 @@ class TextStream:
     def push(self, ids: Sequence[int]) -> str:
         """Take the next ids; the text that is certain now, possibly none."""
         self._decode(ids, is_last=False)
-        start = self._raw.find("<", max(len(self._raw) - _LONGEST_CONTROL, 0))
-        return self._show(len(self._raw) if start < 0 else start, is_last=False)
+        return self._show(num_certain(self._raw), is_last=False)
 
     def finish(self) -> str:
         """The rest of the text."""
@@ -46,17 +46,17 @@ class TextStream:
     def _decode(self, ids: Sequence[int], *, is_last: bool) -> None:
         self._ids += [token for token in ids if token not in self._controls]
         text = self._tokenizer.decode(self._ids)
-        certain = text if is_last else text.rstrip(_REPLACEMENT)
+        certain = text if is_last else text.rstrip(REPLACEMENT)
         self._raw += certain[self._num_decoded :]
         self._num_decoded = len(certain)
         if certain == text:
             self._ids, self._num_decoded = [], 0
 
-    def _show(self, num_certain: int, *, is_last: bool) -> str:
+    def _show(self, num_shown: int, *, is_last: bool) -> str:
         if self.is_stopped:
             return ""
-        self._plain += unescape(self._raw[:num_certain])
-        self._raw = self._raw[num_certain:]
+        self._plain += unescape(self._raw[:num_shown])
+        self._raw = self._raw[num_shown:]
         end = first_stop(self._plain, self._stops)
         self.is_stopped = end is not None
         if end is None:
@@ -71,6 +71,12 @@ class TextStream:
             if any(stop.startswith(self._plain[-length:]) for stop in self._stops):
                 return length
         return 0
+
+
+def num_certain(text: str) -> int:
+    """Characters before a `<` near the end that may begin an escaped control string."""
+    start = text.find("<", max(len(text) - _LONGEST_CONTROL, 0))
+    return len(text) if start < 0 else start
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:

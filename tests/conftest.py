@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random policy (2 layers, hidden 64, head 32) with a small tokenizer."""
     from moss.config.model import ModelConfig
-    from moss.models import build_policy
+    from moss.models import build_policy_for
     from moss.tokenizer import add_controls, train_bpe
 
     folder = tmp_path_factory.mktemp("tiny-checkpoint")
@@ -47,13 +47,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # Wide logits: no near ties between the likeliest tokens of a random model.
         initializer_std=0.3,
     )
-    build_policy(
-        config,
-        vocab_size=tokenizer.padded_vocab_size,
-        pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id,
-        seed=0,
-    ).save_pretrained(folder)
+    build_policy_for(tokenizer, config, seed=0).save_pretrained(folder)
     return folder
 
 

@@ -33,6 +33,8 @@ from moss.errors import DataError, ShapeError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from moss.tokenizer import MossTokenizer
+
 TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "moss_tokenizer.json")
 VALUE_HEAD_FILE: Final = "value_head.safetensors"
 SCORES_FILE: Final = "preference.json"
@@ -80,6 +82,19 @@ def build_policy(
             rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             **shared,
         )
+    )
+
+
+def build_policy_for(
+    tokenizer: MossTokenizer, config: ModelConfig, *, seed: int
+) -> PreTrainedModel:
+    """The same, with the vocabulary and special tokens of a tokenizer."""
+    return build_policy(
+        config,
+        vocab_size=tokenizer.padded_vocab_size,
+        pad_id=tokenizer.pad_id,
+        eos_id=tokenizer.eos_id,
+        seed=seed,
     )
 
 

@@ -19,7 +19,7 @@ from moss.config.unfreezing import UnfreezingConfig
 from moss.metrics import VALIDATION_ACCURACY, VALIDATION_LOSS
 from moss.models import (
     PreferenceModel,
-    build_policy,
+    build_policy_for,
     grow_vocabulary,
     load_policy,
     save_model,
@@ -57,13 +57,7 @@ class LanguageModelTask:
             grow_vocabulary(base, tokenizer.padded_vocab_size, seed=self.seed)
             return cast("nn.Module", base)
         assert self.model is not None, "a task names a base or a shape"
-        policy = build_policy(
-            self.model,
-            vocab_size=tokenizer.padded_vocab_size,
-            pad_id=tokenizer.pad_id,
-            eos_id=tokenizer.eos_id,
-            seed=self.seed,
-        )
+        policy = build_policy_for(tokenizer, self.model, seed=self.seed)
         return cast("nn.Module", policy)
 
     def build_objective(self) -> LanguageModelObjective:

@@ -29,7 +29,7 @@ from moss.config.synthesis import (
 )
 from moss.errors import TeacherAuthError, TeacherQuotaError, TeacherUnavailableError
 from moss.lineage import Manifest, Run, load_manifest
-from moss.models import build_policy
+from moss.models import build_policy_for
 from moss.tokenizer import MossTokenizer
 from tests import stub_teacher
 from tests.stub_endpoint import StubEndpoint, running
@@ -257,7 +257,8 @@ def test_preferences_have_six_responses_and_fifteen_pairs(
     with Run.open(policy, "train_sft", inputs={}) as run:
         tokenizer = MossTokenizer.load(tiny_checkpoint)
         tokenizer.save(run.path("checkpoint"))
-        build_policy(
+        build_policy_for(
+            tokenizer,
             ModelConfig(
                 hidden_size=32,
                 num_layers=1,
@@ -265,9 +266,6 @@ def test_preferences_have_six_responses_and_fifteen_pairs(
                 intermediate_size=64,
                 max_positions=512,
             ),
-            vocab_size=tokenizer.padded_vocab_size,
-            pad_id=tokenizer.pad_id,
-            eos_id=tokenizer.eos_id,
             seed=0,
         ).save_pretrained(run.path("checkpoint"))
         run.finish(outputs=["checkpoint"], counts={}, model_name="MOSS-SFT")

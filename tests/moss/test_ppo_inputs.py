@@ -11,7 +11,7 @@ from moss.config.model import ModelConfig
 from moss.config.ppo import TrainPPOConfig
 from moss.errors import ConfigError
 from moss.meta_instruction import MetaInstruction
-from moss.models import build_policy, save_model
+from moss.models import build_policy_for, save_model
 from moss.ppo_inputs import load_inputs
 from moss.storage import write_rows
 from moss.tokenizer import MossTokenizer
@@ -29,13 +29,7 @@ def workspace(request: pytest.FixtureRequest, tiny_checkpoint: Path, tmp_path: P
         rotary_dim=8,
         max_positions=512,
     )
-    policy = build_policy(
-        shape,
-        vocab_size=tokenizer.padded_vocab_size,
-        pad_id=tokenizer.pad_id,
-        eos_id=tokenizer.eos_id,
-        seed=0,
-    )
+    policy = build_policy_for(tokenizer, shape, seed=0)
     save_model(tmp_path / "MOSS-SFT" / "checkpoint", policy, tokenizer_folder=tiny_checkpoint)
     conversation = Conversation(MetaInstruction("tiny"), (Turn("Calculate 12+7.", ""),))
     rows = [{"id": "one", "conversation": conversation.to_json()}]

@@ -12,7 +12,6 @@ import httpx
 import openai
 import pytest
 
-from benchmarks.serve_assets import random_policy
 from moss.config.serve import ServeChatConfig
 from moss.releases import Release, read_release, write_release
 from tests.prometheus import samples
@@ -26,6 +25,7 @@ QUESTION = [{"role": "user", "content": "What is 12+7?"}]
 def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random policy with room for a turn."""
     from moss.config.model import ModelConfig
+    from moss.models import build_policy_for
     from moss.tokenizer import add_controls, train_bpe
 
     folder = tmp_path_factory.mktemp("checkpoint")
@@ -36,7 +36,7 @@ def checkpoint_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hidden_size=64, num_layers=2, num_heads=2, intermediate_size=128, max_positions=512,
         initializer_std=0.3,
     )  # fmt: skip
-    random_policy(tokenizer, config).save_pretrained(folder)
+    build_policy_for(tokenizer, config, seed=0).save_pretrained(folder)
     return folder
 
 

@@ -23,7 +23,7 @@ from moss.config.synthesis import (
     SynthesizeToolConversationsConfig,
 )
 from moss.lineage import Run
-from moss.models import build_policy
+from moss.models import build_policy_for
 from moss.synthesis_inputs import (
     demonstrations_by_language,
     load_prompt_seeds,
@@ -156,13 +156,7 @@ class Road:
             shape = ModelConfig(
                 hidden_size=32, num_layers=1, num_heads=1, intermediate_size=64, max_positions=512
             )
-            build_policy(
-                shape,
-                vocab_size=tokenizer.padded_vocab_size,
-                pad_id=tokenizer.pad_id,
-                eos_id=tokenizer.eos_id,
-                seed=0,
-            ).save_pretrained(run.path("checkpoint"))
+            build_policy_for(tokenizer, shape, seed=0).save_pretrained(run.path("checkpoint"))
             run.finish(outputs=["checkpoint"], counts={}, model_name="MOSS-SFT")
 
 
