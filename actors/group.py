@@ -231,11 +231,17 @@ class ActorGroup(Generic[A]):
     def _ask(
         self, method: str, ranks: Sequence[int], send: Callable[[int, Any], Any]
     ) -> Pending[Any]:
-        def ask(asked: Sequence[int]) -> list[Any]:
-            return [send(rank, self._handles[rank]) for rank in asked]
+        asked: dict[int, Any] = {}
+
+        def ask(ranks: Sequence[int]) -> list[Any]:
+            asked.update((rank, self._handles[rank]) for rank in ranks)
+            return [send(rank, self._handles[rank]) for rank in ranks]
 
         def ask_again(losses: Losses) -> Pending[Any]:
-            self.recover(losses)
+            # An actor that owes several answers is lost once: the first wait replaces it.
+            lost = {rank: losses[rank] for rank in losses if asked[rank] is self._handles[rank]}
+            if lost:
+                self.recover(lost)
             return Pending(self.name, method, ask(list(losses)), ranks=list(losses))
 
         guarded = self._bring_back is not None

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,9 @@ from moss.experience import (
     plan_minibatches,
 )
 from moss.ppo_inputs import PPOInputs, load_inputs
+from moss.rewards.base import join_scores
 from moss.rollout_dump import DumpRecord, RolloutDump, read_dump
+from moss.rollouts import Floats, RolloutBatch, join_rows
 from moss.storage import join
 
 
@@ -130,17 +132,33 @@ class _Models:
             self.critic.load_state(join(state, "critic"))
 
     def score(self, dump: RolloutDump) -> ScoredRollouts:
-        rollouts = dump.scored.rollouts
+        """What the iteration's parts were scored with, part by part as then."""
+        whole = dump.scored.rollouts
         prompts = self._prompts.facts(dump.record.iteration - 1, self._num_prompts)
         facts = [prompts[prompt] for prompt in dump.scored.prompts_B]
-        scores = self._reward.score((rollouts, facts))
-        scored = ScoredRollouts(
-            rollouts=rollouts,
-            prompts_B=dump.scored.prompts_B,
+        parts_B = dump.scored.parts_B
+        if parts_B is None:
+            parts_B = np.zeros(whole.num_rollouts, np.int64)
+        parts = [np.flatnonzero(parts_B == part) for part in np.unique(parts_B)]
+        batches = [whole.rows(rows) for rows in parts]
+        rows_B, width = np.concatenate(parts), whole.tokens_BT.shape[1]
+        scores = join_scores(
+            [
+                self._reward.score((batch, [facts[row] for row in rows]))
+                for rows, batch in zip(parts, batches, strict=True)
+            ],
+            rows_B,
+        )
+
+        def compute(pass_over: Callable[[RolloutBatch], Floats]) -> Floats:
+            return join_rows([pass_over(batch) for batch in batches], rows_B, width)
+
+        scored = replace(
+            dump.scored,
             scores_B=scores.scores_B,
-            logprobs_BT=self.policy.logprobs(rollouts),
-            reference_logprobs_BT=self._reference.logprobs(rollouts),
-            values_BT=self.critic.values(rollouts) if self.critic else None,
+            logprobs_BT=compute(self.policy.logprobs),
+            reference_logprobs_BT=compute(self._reference.logprobs),
+            values_BT=compute(self.critic.values) if self.critic else None,
         )
         return drop_failed(scored, scores.failures)[0]
 

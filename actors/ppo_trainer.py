@@ -8,20 +8,21 @@ may come an iteration ahead (`actors/generation.py`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from actors.critic import CriticActor
-from actors.generation import Generation, Responses, split_rows
+from actors.generation import Generation, Responses
 from actors.group import ActorGroup
 from actors.pending import Pending
 from actors.policy import PolicyActor
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
 from actors.rollout import RolloutActor
+from actors.scoring import Scoring
 from actors.weight_sync import WeightSync
 from moss.config.ppo import TrainPPOConfig
 from moss.experience import (
@@ -36,8 +37,8 @@ from moss.kl import adapt_coefficient
 from moss.metrics import reward_score
 from moss.ppo_inputs import PPOInputs
 from moss.reward_normalization import RewardNormalizer
-from moss.rewards.base import PromptFacts, join_scores, mean_parts
-from moss.rollouts import Experience, Floats, RolloutBatch
+from moss.rewards.base import PromptFacts, mean_parts
+from moss.rollouts import Experience, RolloutBatch
 
 R = TypeVar("R")
 
@@ -129,12 +130,11 @@ class PPOTrainer:
     def step(self) -> IterationReport:
         """One iteration (section 7.2)."""
         clock = _PhaseClock()
-        responses = self._generation.take(self.iteration)
+        scoring = Scoring(self._actors, self._prompt_facts())
+        responses = self._generation.take(self.iteration, scoring.begin, beside=scoring.unguarded)
         rollouts = responses.batch
-        self._weights.rest()
-        self._generation.begin_next(self.iteration)
         clock.end("rollout")
-        scored, dropped, reward_metrics = self._score(rollouts)
+        scored, dropped, reward_metrics = self._finish_scores(scoring, rollouts)
         mean, scale = self._normalizer.moments(scored.scores_B)
         experience, described = make_experience(
             scored,
@@ -179,42 +179,22 @@ class PPOTrainer:
         """What the next iteration depends on besides its number, the actors and `ahead`."""
         return {"kl_coefficient": self.kl_coefficient, "normalizer": self._normalizer.state()}
 
-    def _score(
-        self, rollouts: RolloutBatch
-    ) -> tuple[ScoredRollouts, list[dict[str, str]], dict[str, float]]:
-        """All forward passes at once, one per role."""
-        actors, limit_s = self._actors, self._timeouts.score_s
-        scores = actors.reward.map(RewardActor.score, self._reward_shards(rollouts))
-        reference = actors.reference.map(
-            ReferenceActor.logprobs, _shards(rollouts, actors.reference.num_ranks)
-        )
-        logprobs = actors.policy.call(PolicyActor.logprobs, rollouts)
-        values = actors.critic.call(CriticActor.values, rollouts) if actors.critic else None
-        of_critic = [values] if values else []
-        joined = join_scores(scores.wait(limit_s, beside=[logprobs, *of_critic]))
-        references = reference.wait(limit_s, beside=[logprobs, *of_critic])
-        scored = ScoredRollouts(
-            rollouts=rollouts,
-            prompts_B=np.arange(rollouts.num_rollouts) // self._config.responses_per_prompt,
-            scores_B=joined.scores_B,
-            logprobs_BT=logprobs.wait(limit_s, beside=of_critic)[0],
-            reference_logprobs_BT=_join_rows(references, width=rollouts.tokens_BT.shape[1]),
-            values_BT=values.wait(limit_s)[0] if values else None,
-        )
-        most = self._rewards.max_failed_fraction
-        kept, dropped = drop_failed(scored, joined.failures, max_failed_fraction=most)
-        return kept, dropped, {reward_score(k): mean for k, mean in mean_parts(joined).items()}
-
-    def _reward_shards(
-        self, rollouts: RolloutBatch
-    ) -> list[tuple[RolloutBatch, list[PromptFacts]]]:
-        facts = self._inputs.prompts.facts(
+    def _prompt_facts(self) -> list[PromptFacts]:
+        """Of the prompt of each response."""
+        return self._inputs.prompts.facts(
             self.iteration,
             self._config.num_prompts,
             responses_per_prompt=self._config.responses_per_prompt,
         )
-        parts = split_rows(rollouts.num_rollouts, self._actors.reward.num_ranks)
-        return [(rollouts.rows(rows), [facts[row] for row in rows]) for rows in parts]
+
+    def _finish_scores(
+        self, scoring: Scoring, rollouts: RolloutBatch
+    ) -> tuple[ScoredRollouts, list[dict[str, str]], dict[str, float]]:
+        prompts_B = np.arange(rollouts.num_rollouts) // self._config.responses_per_prompt
+        scored, scores = scoring.finish(rollouts, prompts_B, timeout_s=self._timeouts.score_s)
+        most = self._rewards.max_failed_fraction
+        kept, dropped = drop_failed(scored, scores.failures, max_failed_fraction=most)
+        return kept, dropped, {reward_score(k): mean for k, mean in mean_parts(scores).items()}
 
     def _update(self, experience: Experience) -> tuple[UpdateReport | None, UpdateReport | None]:
         """Policy and critic side by side; the critic alone during its warm-up."""
@@ -256,11 +236,3 @@ class _PhaseClock:
         now = time.monotonic()
         self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._began
         self._began = now
-
-
-def _shards(batch: RolloutBatch, num_ranks: int) -> list[RolloutBatch]:
-    return [batch.rows(rows) for rows in split_rows(batch.num_rollouts, num_ranks)]
-
-
-def _join_rows(parts: Sequence[Floats], *, width: int) -> Floats:
-    return np.concatenate([np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts])

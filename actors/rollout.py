@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from actors.model_process import node_id, set_threads
@@ -17,12 +19,44 @@ if TYPE_CHECKING:
     from moss.weight_files import WeightFile
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of several nearly equal parts."""
+
+    number: int = 0
+    """Counted from 0."""
+    of: int = 1
+
+    def bounds(self, num_items: int) -> tuple[int, int]:
+        """Where the part begins and ends among items in their order."""
+        return num_items * self.number // self.of, num_items * (self.number + 1) // self.of
+
+
+WHOLE = Part()
+
+
+@dataclass(slots=True)
+class _Stream:
+    """Responses that are being sampled."""
+
+    asked: tuple[object, ...] = ()
+    """What they answer."""
+    ended: Iterator[tuple[int, Rollout]] = field(default_factory=lambda: iter(()))
+    num_taken: int = 0
+
+    def take(self, count: int) -> dict[int, Rollout]:
+        """The next responses to end, by their rows."""
+        self.num_taken += count
+        return dict(islice(self.ended, count))
+
+
 class RolloutActor:
     """One sampler; `load` comes first, then weights, then responses."""
 
     def __init__(self, actor: ActorConfig) -> None:
         set_threads(actor.num_threads)
         self._actor = actor
+        self._stream = _Stream()
 
     def node(self) -> str:
         """The node that this actor sits on."""
@@ -49,6 +83,7 @@ class RolloutActor:
                 not awake.
         """
         self._gate.require_awake("take weights")
+        self._stream = _Stream()  # ends responses that nobody waits for
         self._sampler.push_weights(file)
         return self._sampler.policy_version
 
@@ -58,6 +93,7 @@ class RolloutActor:
         Raises:
             EngineSleepError: the engine failed to.
         """
+        self._stream = _Stream()
         self._gate.sleep()
 
     def wake_up(self) -> None:
@@ -74,11 +110,15 @@ class RolloutActor:
         params: SamplingParams,
         stop_ids: Sequence[int],
         policy_version: int,
-    ) -> list[Rollout]:
+        part: Part = WHOLE,
+    ) -> dict[int, Rollout]:
         """One response per request, from exactly the weights that are asked for.
 
         Args:
             stop_ids: end a reply; where tools run, every end marker ends a section.
+            part: of the responses, in the order in which they end. The next part goes on where the
+                last one stopped; any other is sampled from the start.
+        Returns: responses by the number of their request.
         Raises:
             WeightSyncError: other weights are loaded, or the engine is not awake.
         """
@@ -91,9 +131,22 @@ class RolloutActor:
                 f"responses of policy version {policy_version} were asked for, version {loaded} is "
                 f"loaded ({NO_WEIGHTS} is none yet); push the weights first"
             )
+        begin, end = part.bounds(len(requests))
+        asked = (list(requests), params, list(stop_ids), policy_version)
+        if self._stream.asked != asked or self._stream.num_taken != begin:
+            self._stream = _Stream(asked, self._sample(requests, params, stop_ids))
+            self._stream.take(begin)
+        responses = self._stream.take(end - begin)
+        if end == len(requests):
+            self._stream.ended = iter(())  # frees what the sampler held for them
+        return responses
+
+    def _sample(
+        self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
+    ) -> Iterator[tuple[int, Rollout]]:
         if self._tool_rollouts is not None:
-            return self._tool_rollouts.generate(requests, params)
-        return self._sampler.generate(requests, params, stop_ids)
+            return self._tool_rollouts.stream(requests, params)
+        return self._sampler.stream(requests, params, stop_ids)
 
     def _start_tools(self, checkpoint: str, config: RolloutConfig) -> ToolRollouts | None:
         if not config.tools.max_rounds:

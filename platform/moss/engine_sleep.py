@@ -14,10 +14,10 @@ from enum import Enum
 from typing import Protocol
 
 from moss.errors import EngineSleepError, WeightSyncError
-from moss.sampling import Sampler
+from moss.sampling import StreamingSampler
 
 
-class SleepyEngine(Sampler, Protocol):
+class SleepyEngine(StreamingSampler, Protocol):
     """A sampler that can free its device."""
 
     def sleep(self, level: int) -> None:

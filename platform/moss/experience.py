@@ -40,6 +40,9 @@ class ScoredRollouts:
     reference_logprobs_BT: Floats
     values_BT: Floats | None
     """None where the estimator has no critic."""
+    parts_B: Ints | None = None
+    """Number of the part in which each row was scored, since rounding depends on the rows beside
+    it; None where all were scored together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ def drop_failed(
         logprobs_BT=scored.logprobs_BT[kept, :width],
         reference_logprobs_BT=scored.reference_logprobs_BT[kept, :width],
         values_BT=None if scored.values_BT is None else scored.values_BT[kept, :width],
+        parts_B=None if scored.parts_B is None else scored.parts_B[kept],
     )
     return remaining, [{"row": str(row), "reason": failures[row]} for row in sorted(failures)]
 

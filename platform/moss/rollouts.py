@@ -202,6 +202,20 @@ def length_sorted_groups(lengths_B: Ints, *, max_rows: int) -> list[Ints]:
     return np.array_split(order, -(-len(order) // max_rows))
 
 
+def join_rows(parts: Sequence[Floats], rows_B: Ints, width: int) -> Floats:
+    """(B, T) of the rows of several parts, each no wider than `width`, with 0 beyond it.
+
+    Args:
+        rows_B: where each row of the parts, one after the other, belongs.
+    """
+    whole = np.zeros((len(rows_B), width), np.float32)
+    start = 0
+    for part in parts:
+        whole[rows_B[start : start + len(part)], : part.shape[1]] = part
+        start += len(part)
+    return whole
+
+
 def _check_rollout(row: int, rollout: Rollout) -> None:
     prompt, response = len(rollout.prompt_ids), len(rollout.response_ids)
     if not prompt or not response or response != len(rollout.logprobs):

@@ -9,7 +9,7 @@ Shapes: `B` responses still open, `P` prompt tokens (left padding), `V` vocabula
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import torch
@@ -61,6 +61,17 @@ class Sampler(Protocol):
         ...
 
 
+class StreamingSampler(Sampler, Protocol):
+    """A sampler that hands out each response when it ends."""
+
+    def stream(
+        self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
+    ) -> Iterator[tuple[int, Rollout]]:
+        """What `generate` does, as each request's row and response, in the order in which they end:
+        weights and requests determine it."""
+        ...
+
+
 class TransformersSampler:
     """Batched decoding with a key/value cache over any Transformers causal LM.
 
@@ -81,14 +92,20 @@ class TransformersSampler:
         """Version of the weights that sample now."""
         return self._version
 
-    @torch.inference_mode()
     def generate(
         self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
     ) -> list[Rollout]:
         """See `Sampler.generate`."""
+        return in_order(self.stream(requests, params, stop_ids))
+
+    @torch.inference_mode()
+    def stream(
+        self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
+    ) -> Iterator[tuple[int, Rollout]]:
+        """See `StreamingSampler.stream`."""
         check_requests(requests, params, max_positions=self._max_positions)
         if not requests:
-            return []
+            return
         decoding = _Decoding(self._model, requests, params, pad_id=self._pad_id)
         limits = [token_limit(request, params) for request in requests]
         responses: list[list[int]] = [[] for _ in requests]
@@ -104,19 +121,20 @@ class TransformersSampler:
                 logprobs[row].append(logprob)
                 if token not in stops and step + 1 < limits[row]:
                     open_rows.append(position)
+                    continue
+                yield (
+                    row,
+                    Rollout(
+                        prompt_ids=list(requests[row].prompt_ids),
+                        response_ids=responses[row],
+                        logprobs=logprobs[row],
+                        policy_version=self._version,
+                        finish_reason="stop" if token in stops else "length",
+                    ),
+                )
             if not open_rows:
-                break
+                return
             decoding.advance(tokens, open_rows)
-        return [
-            Rollout(
-                prompt_ids=list(request.prompt_ids),
-                response_ids=response,
-                logprobs=row_logprobs,
-                policy_version=self._version,
-                finish_reason="stop" if response[-1] in stops else "length",
-            )
-            for request, response, row_logprobs in zip(requests, responses, logprobs, strict=True)
-        ]
 
     def push_weights(self, file: WeightFile) -> None:
         """See `Sampler.push_weights`."""
@@ -204,6 +222,12 @@ class _Decoding:
         )
         logits: Tensor = output.logits[:, -1].float()
         return logits
+
+
+def in_order(ended: Iterable[tuple[int, Rollout]]) -> list[Rollout]:
+    """Responses that ended in any order, by their rows."""
+    responses = dict(ended)
+    return [responses[row] for row in range(len(responses))]
 
 
 def draw_tokens(

@@ -9,7 +9,7 @@ that owns this sampler is a Ray actor already. Weights arrive as a safetensors f
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ from moss.config.ppo import SamplingParams, VLLMConfig
 from moss.config.rollout import MOST_GPU_SHARE
 from moss.errors import DataError, WeightSyncError
 from moss.rollouts import FinishReason, Rollout, SampleRequest
-from moss.sampling import NO_WEIGHTS, check_requests, token_limit
+from moss.sampling import NO_WEIGHTS, check_requests, in_order, token_limit
 from moss.weight_checks import check_fit, check_newer, check_probe
 from moss.weight_files import WeightFile, read_weights
 
@@ -92,12 +92,18 @@ class VLLMSampler:
         self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
     ) -> list[Rollout]:
         """See `moss.sampling.Sampler.generate`."""
+        return in_order(self.stream(requests, params, stop_ids))
+
+    def stream(
+        self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
+    ) -> Iterator[tuple[int, Rollout]]:
+        """See `moss.sampling.StreamingSampler.stream`."""
         from vllm import SamplingParams as VLLMSamplingParams
 
         check_requests(requests, params, max_positions=self._max_positions)
-        names = [str(self._num_requests + row) for row in range(len(requests))]
+        rows = {str(self._num_requests + row): row for row in range(len(requests))}
         self._num_requests += len(requests)
-        for name, request in zip(names, requests, strict=True):
+        for name, request in zip(rows, requests, strict=True):
             drawn = VLLMSamplingParams(
                 temperature=params.temperature,
                 top_p=params.top_p,
@@ -109,11 +115,15 @@ class VLLMSampler:
                 detokenize=False,
             )
             self._engine.add_request(name, {"prompt_token_ids": list(request.prompt_ids)}, drawn)
-        outputs = self._run_to_end()
-        return [
-            self._rollout(request, outputs[name])
-            for name, request in zip(names, requests, strict=True)
-        ]
+        try:
+            while rows:
+                ended = [output for output in self._engine.step() if output.finished]
+                # The engine lists what ends in one step in an order of its own.
+                for output in sorted(ended, key=lambda output: rows[output.request_id]):
+                    row = rows.pop(output.request_id)
+                    yield row, self._rollout(requests[row], output)
+        finally:
+            self._engine.abort_request(list(rows))
 
     def push_weights(self, file: WeightFile) -> None:
         """See `moss.sampling.Sampler.push_weights`."""
@@ -146,14 +156,6 @@ class VLLMSampler:
     def close(self) -> None:
         """Stop the engine and free its cache."""
         self._engine.engine_core.shutdown()
-
-    def _run_to_end(self) -> dict[str, RequestOutput]:
-        outputs: dict[str, RequestOutput] = {}
-        while self._engine.has_unfinished_requests():
-            for output in self._engine.step():
-                if output.finished:
-                    outputs[output.request_id] = output
-        return outputs
 
     def _rollout(self, request: SampleRequest, output: RequestOutput) -> Rollout:
         (completion,) = output.outputs

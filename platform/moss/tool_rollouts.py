@@ -15,7 +15,7 @@ its limit ends the response.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -98,23 +98,26 @@ class ToolRollouts:
         )
         self._header_tokens = check_room(renderer, config)
 
-    def generate(self, requests: Sequence[SampleRequest], params: SamplingParams) -> list[Rollout]:
-        """One response per request, in order.
+    def stream(
+        self, requests: Sequence[SampleRequest], params: SamplingParams
+    ) -> Iterator[tuple[int, Rollout]]:
+        """Each request's row and response, in the order in which they end.
 
         Raises:
             DataError: a prompt leaves no room in the model's positions.
         """
-        drafts = [self._begin(request, params) for request in requests]
+        drafts = {row: self._begin(request, params) for row, request in enumerate(requests)}
         version = self._sampler.policy_version
-        while open_drafts := [draft for draft in drafts if draft.finish_reason is None]:
-            segments = [self._next_segment(draft) for draft in open_drafts]
+        while drafts:
+            segments = [self._next_segment(draft) for draft in drafts.values()]
             rollouts = self._sampler.generate(segments, params, self._ends)
-            for draft, rollout in zip(open_drafts, rollouts, strict=True):
+            for (row, draft), rollout in zip(list(drafts.items()), rollouts, strict=True):
                 draft.take(rollout)
                 if draft.finish_reason is None:
                     self._end_section(draft)
-            self._run_tools([draft for draft in open_drafts if draft.commands is not None])
-        return [_finished(draft, version) for draft in drafts]
+                if draft.finish_reason is not None:
+                    yield row, _finished(drafts.pop(row), version)
+            self._run_tools([draft for draft in drafts.values() if draft.commands is not None])
 
     def _begin(self, request: SampleRequest, params: SamplingParams) -> _Draft:
         opening = request.opening or _REPLY_ONLY

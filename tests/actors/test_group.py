@@ -108,6 +108,24 @@ def test_dead_stopped_and_sleeping_ranks_are_brought_back_and_asked_again(
     assert len(seen) == 1
 
 
+def test_a_lost_rank_that_owes_several_answers_is_brought_back_once(
+    adders: ActorGroup[Adder], faults: Path
+) -> None:
+    seen: list[list[int]] = []
+
+    def bring_back(losses: Losses) -> None:
+        seen.append(list(losses))
+        adders.restart(list(losses)).wait(60)
+
+    adders.guard(bring_back)
+    for fault in ("21-killed", "32-asleep"):
+        (faults / fault).touch()
+    owed = [adders.map(Adder.add, [tens, tens + 1, tens + 2]) for tens in (10, 20, 30, 40)]
+    answers = [pending.wait(4) for pending in owed]
+    assert answers == [[t + 100, t + 101, t + 102] for t in (10, 20, 30, 40)]
+    assert seen == [[1], [2]]
+
+
 def test_a_guard_that_gives_up_ends_the_wait_with_its_error(
     adders: ActorGroup[Adder], faults: Path
 ) -> None:

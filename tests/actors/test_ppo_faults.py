@@ -23,7 +23,7 @@ from actors.policy import PolicyActor
 from actors.ppo_run import train_ppo
 from actors.reference import ReferenceActor
 from actors.reward import RewardActor
-from actors.rollout import RolloutActor
+from actors.rollout import WHOLE, Part, RolloutActor
 from jobs import replay_ppo
 from moss import failpoints
 from moss.config import dump_config
@@ -147,9 +147,10 @@ def break_actors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             params: SamplingParams,
             stop_ids: Sequence[int],
             policy_version: int,
-        ) -> list[Rollout]:
-            befall(folder, policy_version, "rollout")
-            return super().generate(requests, params, stop_ids, policy_version)
+            part: Part = WHOLE,
+        ) -> dict[int, Rollout]:
+            befall(folder, policy_version, "part" if part.number else "rollout")
+            return super().generate(requests, params, stop_ids, policy_version, part)
 
         def sleep(self) -> None:
             befall(folder, self._sampler.policy_version, "rest")
@@ -198,6 +199,7 @@ def break_actors(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 FAULTS = (
     "1-rollout-killed",
     "1-reward-killed",
+    "2-part-killed",  # while its first part is scored
     "2-reference-killed",
     "3-critic-killed",
     "3-policy-killed",  # after its step; once for both, the run goes back to the state of 2
@@ -234,7 +236,7 @@ def test_a_run_whose_actors_all_die_or_hang_once_ends_as_if_nothing_had_happened
         train_ppo(config.model_copy(update=changes), str(run))
     assert list(faults.iterdir()) == []
     check_equal(run, undisturbed)
-    assert faults_of(run) == (6, 1, 1)
+    assert faults_of(run) == (7, 1, 1)
     check_sleep((tmp_path / "events").read_text().split())
     assert {group["state"] for group in placement_group_table().values()} == {"REMOVED"}
     assert not (run / "states" / "step-000004").exists()
@@ -247,7 +249,8 @@ def test_a_run_whose_actors_all_die_or_hang_once_ends_as_if_nothing_had_happened
         "reward[0] is started anew (restart 2 of at most 10): reward[0].score gave no answer",
         "rollout[0] is started anew (restart 2 of at most 10): rollout[0].wake_up gave no answer "
         "within 4 s",
-        "rollout[0] is started anew (restart 3 of at most 10): rollout[0].sleep: the rollout "
+        "rollout[0] is started anew (restart 3 of at most 10): actor rollout[0] died",
+        "rollout[0] is started anew (restart 4 of at most 10): rollout[0].sleep: the rollout "
         "engine did not fall asleep",
         "the training state of step 4 is not saved: [Errno 28] No space left on device",
     ):

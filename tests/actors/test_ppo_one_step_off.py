@@ -21,6 +21,7 @@ from moss.experience import ScoredRollouts, UpdateReport, make_experience, plan_
 from moss.models import load_policy
 from moss.ppo_inputs import PPOInputs, load_inputs
 from moss.rollouts import RolloutBatch
+from moss.sampling import in_order
 from moss.tracking import read_metrics
 from tests.actors.test_ppo import workspace
 from tests.actors.test_ppo_faults import break_actors
@@ -89,8 +90,8 @@ class SlowLoop:
     def _generate(self, iteration: int, *, version: int) -> RolloutBatch:
         requests = self._inputs.prompts.batch(iteration, self._config.ppo.num_prompts)
         sampling = self._config.rollout.sampling
-        rollouts = self._rollout.generate(requests, sampling, self._inputs.stop_ids, version)
-        return RolloutBatch.from_rollouts(rollouts, pad_id=self._inputs.pad_id)
+        found = self._rollout.generate(requests, sampling, self._inputs.stop_ids, version)
+        return RolloutBatch.from_rollouts(in_order(found.items()), pad_id=self._inputs.pad_id)
 
     def _score(self, iteration: int, rollouts: RolloutBatch) -> ScoredRollouts:
         facts = self._inputs.prompts.facts(iteration, self._config.ppo.num_prompts)

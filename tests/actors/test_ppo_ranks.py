@@ -1,4 +1,4 @@
-"""PPO with two ranks of policy and critic over real actors: the run that one rank of each makes."""
+"""PPO with two ranks of its roles, or scored in one part, is the run of one rank each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from actors.ppo_run import train_ppo
-from moss.config.ppo_actors import PPOActorsConfig, TrainedActorConfig
+from moss.config.ppo_actors import PPOActorsConfig, ReferenceActorConfig, TrainedActorConfig
 from moss.models import load_policy
 from tests.actors.test_ppo import workspace
 from tests.ppo_workspace import ppo_config, untimed
@@ -21,7 +21,7 @@ __all__ = ["workspace"]
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_ranks_of_policy_and_critic_make_the_run_of_one(
+def test_two_ranks_of_roles_scored_in_one_part_make_the_run_of_one_in_three_parts(
     ray_cluster: None, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone, ranked = tmp_path / "alone", tmp_path / "ranked"
@@ -30,12 +30,14 @@ def test_two_ranks_of_policy_and_critic_make_the_run_of_one(
     two = PPOActorsConfig(
         policy=TrainedActorConfig(num_ranks=2, zero_stage=3, gradient_checkpointing=True),
         critic=TrainedActorConfig(num_ranks=2, zero_stage=1),
+        reference=ReferenceActorConfig(num_ranks=2),
     )
+    one_part = config.rollout.model_copy(update={"num_parts": 1})
     # As on several nodes, weights pass through the run's folder.
     monkeypatch.setattr("actors.weight_sync.node_id", lambda: "a node without actors")
     used: list[Path] = []
     monkeypatch.setattr("shutil.rmtree", note_weight_folders(used, shutil.rmtree))
-    train_ppo(config.model_copy(update={"actors": two}), str(ranked))
+    train_ppo(config.model_copy(update={"actors": two, "rollout": one_part}), str(ranked))
     assert [folder.parent for folder in used] == [ranked]
     expected, found = untimed(alone), untimed(ranked)
     assert [step for step, _ in found] == [1, 2]

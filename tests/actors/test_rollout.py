@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from actors.group import ActorGroup
-from actors.rollout import RolloutActor
+from actors.rollout import Part, RolloutActor
 from moss.chat_rendering import ChatRenderer
 from moss.config.ppo import RolloutConfig, SamplingParams, VLLMConfig
 from moss.config.ppo_actors import ActorConfig
@@ -21,7 +21,7 @@ from moss.errors import DataError, WaitTimeoutError, WeightSyncError
 from moss.forward import evaluate_logprobs, likeliest_logprob
 from moss.models import load_policy
 from moss.rollouts import Opening, Rollout, RolloutBatch, SampleRequest
-from moss.sampling import TransformersSampler
+from moss.sampling import TransformersSampler, in_order
 from moss.tokenizer import MossTokenizer
 from moss.tool_rollouts import ToolRollouts
 from moss.tools.runner import ToolRunner
@@ -61,7 +61,7 @@ class Engine:
         self, params: SamplingParams, stop_ids: list[int], requests: list[SampleRequest] = REQUESTS
     ) -> list[Rollout]:
         call = self.group.call(RolloutActor.generate, requests, params, stop_ids, self.version)
-        return call.only(60)
+        return in_order(call.only(60).items())
 
 
 @pytest.fixture(
@@ -211,7 +211,8 @@ def test_sections_of_tool_rollouts_have_the_logprobs_of_the_whole(
     rollouts = ToolRollouts(ActorSampler(engine), renderer, runner, config)
     rollouts._ends = [*rollouts._ends, *range(100, 200)]  # a random policy seldom ends a section
     opening = Opening("inner_thoughts", frozenset({"calculator"}))
-    found = rollouts.generate([replace(r, opening=opening) for r in REQUESTS], RANDOM)
+    asked = [replace(r, opening=opening) for r in REQUESTS]
+    found = in_order(rollouts.stream(asked, RANDOM))
     runner.close()
     assert any(len(rollout.inserted) == 2 for rollout in found)
     batch = RolloutBatch.from_rollouts(found, pad_id=0)
@@ -219,6 +220,28 @@ def test_sections_of_tool_rollouts_have_the_logprobs_of_the_whole(
     policy.load_state_dict(weights)
     logprobs_BT = evaluate_logprobs(policy, batch, temperature=RANDOM.temperature, max_rows=8)
     assert np.allclose(logprobs_BT, batch.rollout_logprobs_BT, atol=1e-2)
+
+
+def test_parts_are_the_whole_in_the_order_in_which_responses_end(
+    engine: Engine, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    engine.push(moved_weights(tiny_checkpoint, 16), tmp_path)
+    limited = [replace(r, max_new_tokens=1 + 5 * row % 8) for row, r in enumerate(REQUESTS)]
+
+    def ask(part: Part, requests: list[SampleRequest] = limited) -> dict[int, Rollout]:
+        call = engine.group.call(RolloutActor.generate, requests, RANDOM, [], engine.version, part)
+        return call.only(60)
+
+    whole = engine.generate(RANDOM, [], limited)
+    parts = [ask(Part(number, 3)) for number in range(3)]
+    rows = [row for part in parts for row in part]
+    assert [len(part) for part in parts] == [2, 3, 3]
+    assert [len(whole[row].response_ids) for row in rows] == list(range(1, 9))
+    assert in_order((row, found) for part in parts for row, found in part.items()) == whole
+    ask(Part(0, 3), REQUESTS)
+    assert ask(Part(1, 3)) == parts[1]  # left in the midst, and begun in the midst
+    engine.push(moved_weights(tiny_checkpoint, 17), tmp_path)
+    assert ask(Part(2, 3)).keys() == parts[2].keys()
 
 
 def test_stale_altered_and_foreign_weights_are_refused(

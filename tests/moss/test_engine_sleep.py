@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -30,6 +30,12 @@ class FakeEngine:
     ) -> list[Rollout]:
         assert self.awake
         return []
+
+    def stream(
+        self, requests: Sequence[SampleRequest], params: SamplingParams, stop_ids: Sequence[int]
+    ) -> Iterator[tuple[int, Rollout]]:
+        assert self.awake
+        return iter(())
 
     def push_weights(self, file: WeightFile) -> None:
         assert self.awake

@@ -24,7 +24,7 @@ from moss.part_losses import policy_part
 from moss.ppo_prompts import render_prompts
 from moss.rewards.base import PromptFacts, RewardBatch
 from moss.rollouts import Rollout, RolloutBatch, SampleRequest
-from moss.sampling import TransformersSampler
+from moss.sampling import TransformersSampler, in_order
 from moss.tokenizer import ControlStyle, MossTokenizer, add_controls, train_bpe
 from moss.tool_rollouts import ToolRollouts, tool_call_metrics
 from moss.tools.base import FinishedCall
@@ -115,7 +115,8 @@ def sample(
     ]
     writer = Writer(renderer.tokenizer, *texts)
     rollouts = ToolRollouts(writer, renderer, runner, config or tool_config())
-    return rollouts.generate(requests, params or SamplingParams(max_new_tokens=40)), writer
+    params = params or SamplingParams(max_new_tokens=40)
+    return in_order(rollouts.stream(requests, params)), writer
 
 
 def text_of(renderer: ChatRenderer, rollout: Rollout) -> str:
@@ -311,7 +312,7 @@ def sampled(policy: PreTrainedModel, tiny_checkpoint: Path, runner: ToolRunner) 
     rollouts = ToolRollouts(sampler, ChatRenderer(tokenizer), runner, config)
     # Any of a third of all tokens ends a section, as a policy of random weights seldom ends one.
     rollouts._ends = [*rollouts._ends, *range(100, 200)]
-    found = rollouts.generate(prompts.batch(0, 24), PARAMS)
+    found = in_order(rollouts.stream(prompts.batch(0, 24), PARAMS))
     assert sum(len(rollout.inserted) == 2 for rollout in found) > 12
     return RolloutBatch.from_rollouts(found, pad_id=tokenizer.pad_id)
 

@@ -169,6 +169,7 @@ class PPOTimeouts(Config):
 
     start_s: float = Field(300.0, gt=0)
     generate_s: float = Field(300.0, gt=0)
+    """Until the next part of the responses."""
     score_s: float = Field(120.0, gt=0)
     update_s: float = Field(300.0, gt=0)
     sync_s: float = Field(60.0, gt=0)

@@ -77,6 +77,10 @@ class RolloutConfig(Config):
     """A longer prompt is recorded as filtered, never cut."""
     vllm: VLLMConfig = VLLMConfig()
     tools: ToolRolloutConfig = ToolRolloutConfig()
+    num_parts: int = Field(4, ge=1)
+    """Parts in which an iteration's responses leave a rollout actor, in the order in which they
+    end: each is scored while the next is written, unless engines sleep. Fewer where a part would
+    hold less than `ppo.micro_batch_size`, one with `one_step_off`."""
     one_step_off: bool = False
     """Sample the responses of the next iteration while this one is scored and learned from, with
     the weights that it began with: generation and updates overlap, and every update but the first

@@ -19,7 +19,7 @@ import numpy as np
 from moss.chat import HEADERS
 from moss.chat_rendering import ChatRenderer
 from moss.errors import DataError
-from moss.rollouts import Floats, RolloutBatch
+from moss.rollouts import Floats, Ints, RolloutBatch
 
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _AT_REPLY: Final = re.compile(re.escape(HEADERS["moss"]) + r"(?: <quality: \d+>)?\Z")
@@ -141,17 +141,25 @@ def number_or_failure(value: object, source: str) -> Outcome:
     return RewardFailure(f"{source} gave {value!r:.80}, expected a number")
 
 
-def join_scores(shards: Sequence[Scores]) -> Scores:
-    """Scores of consecutive parts of a batch as those of the whole."""
+def join_scores(shards: Sequence[Scores], rows_B: Ints) -> Scores:
+    """Scores of parts of a batch as those of the whole.
+
+    Args:
+        rows_B: the row of the batch that each score belongs to, one shard after the other.
+    """
+    order = np.argsort(rows_B)
     failures: dict[int, str] = {}
     start = 0
     for shard in shards:
-        failures |= {start + row: reason for row, reason in shard.failures.items()}
+        failures |= {int(rows_B[start + row]): why for row, why in shard.failures.items()}
         start += len(shard.scores_B)
     return Scores(
-        np.concatenate([shard.scores_B for shard in shards]),
+        np.concatenate([shard.scores_B for shard in shards])[order],
         failures,
-        {name: np.concatenate([shard.parts[name] for shard in shards]) for name in shards[0].parts},
+        {
+            name: np.concatenate([shard.parts[name] for shard in shards])[order]
+            for name in shards[0].parts
+        },
     )
 
 

@@ -132,10 +132,12 @@ def test_a_row_that_fails_in_one_term_fails_with_its_name(tokenizer: MossTokeniz
 
 
 def test_shards_join_to_the_scores_of_the_whole() -> None:
-    part = np.array([1, np.nan], np.float32)
-    joined = join_scores([Scores(part, {1: "x"}, {"a": part}), Scores(part, {1: "y"}, {"a": part})])
-    assert joined.failures == {1: "x", 3: "y"}
-    assert joined.scores_B.shape == joined.parts["a"].shape == (4,)
+    first, second = np.array([1, np.nan], np.float32), np.array([2, np.nan], np.float32)
+    shards = [Scores(first, {1: "x"}, {"a": first}), Scores(second, {1: "y"}, {"a": -second})]
+    joined = join_scores(shards, np.array([3, 0, 2, 1]))
+    assert joined.failures == {0: "x", 1: "y"}
+    np.testing.assert_array_equal(joined.scores_B, [np.nan, np.nan, 2, 1])
+    np.testing.assert_array_equal(joined.parts["a"], [np.nan, np.nan, -2, 1])
 
 
 def test_too_many_failures_end_the_run_with_the_commonest_reason() -> None:
