@@ -2,8 +2,8 @@
 
 The engine runs inside the caller (`VLLM_ENABLE_V1_MULTIPROCESSING=0`): vLLM's own server classes
 start two more processes, one after the other, each importing torch and vLLM anew, and the process
-that owns this sampler is a Ray actor already. Weights arrive as a safetensors file and go through
-`reload_weights`, the one path that works after vLLM's CPU kernels have packed the weights.
+that owns this sampler is a Ray actor already. Weights arrive as a safetensors file;
+`moss.vllm_weights` puts them into layers whose weights vLLM's CPU kernels have packed.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
 
 from moss.config.ppo import SamplingParams, VLLMConfig
 from moss.config.rollout import MOST_GPU_SHARE
 from moss.errors import DataError, WeightSyncError
 from moss.rollouts import FinishReason, Rollout, SampleRequest
 from moss.sampling import NO_WEIGHTS, check_requests, in_order, token_limit
+from moss.vllm_weights import WeightReceiver
 from moss.weight_checks import check_fit, check_newer, check_probe
 from moss.weight_files import WeightFile, read_weights
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
-    from vllm.v1.worker.worker_base import WorkerBase
 
 _GIB: Final = 1 << 30
 
@@ -62,6 +61,7 @@ class VLLMSampler:
         self._max_positions = max_sequence_tokens
         self._shapes = checkpoint_shapes(checkpoint)
         self._num_requests = 0
+        self._receiver = WeightReceiver()
         self._engine = LLMEngine.from_engine_args(
             EngineArgs(
                 model=checkpoint,
@@ -131,7 +131,7 @@ class VLLMSampler:
         weights = read_weights(file)
         check_fit(weights, self._shapes, version=file.version)
         self._version = NO_WEIGHTS
-        self._engine.collective_rpc(_receive_weights, args=(weights, file.version))
+        self._engine.collective_rpc(self._receiver.receive, args=(weights, file.version))
         if not self._engine.reset_prefix_cache():
             raise WeightSyncError(
                 f"vLLM kept its prefix cache after weights version {file.version}; requests were "
@@ -201,41 +201,6 @@ def _set_environment(num_threads: int) -> None:
         TORCHDYNAMO_DISABLE="1",
     )
     torch.set_num_threads(num_threads)
-
-
-def _receive_weights(worker: WorkerBase, weights: dict[str, Tensor], version: int) -> int:
-    """Load weights inside the engine's worker; returns how many tensors were compared after.
-
-    The CPU kernels keep packed copies of most matrices; embeddings and norms stay readable, and
-    every optimizer step moves them.
-    """
-    runner = worker.model_runner
-    runner.reload_weights(weights_iterator=iter(weights.items()))
-    model = runner.get_model()
-    _repack_tied_head(model)
-    compared = 0
-    for name, parameter in model.named_parameters():
-        pushed = weights.get(name)
-        if pushed is None or parameter.numel() < pushed.numel():
-            continue
-        loaded = parameter.data[: len(pushed)].cpu()
-        if not torch.equal(loaded, pushed.to(loaded.dtype)):
-            raise WeightSyncError(
-                f"vLLM holds other values than weights version {version} in {name} after loading"
-            )
-        compared += 1
-    if not compared:
-        raise WeightSyncError(f"no tensor of weights version {version} could be read back")
-    return compared
-
-
-def _repack_tied_head(model: nn.Module) -> None:
-    """`reload_weights` repacks the layers that a checkpoint names. A tied LM head is not named, so
-    its packed copy would stay the one of the first weights for ever."""
-    head = getattr(model, "lm_head", None)
-    repack = getattr(getattr(head, "quant_method", None), "process_weights_after_loading", None)
-    if callable(repack):
-        repack(head)
 
 
 def _finish_reason(reason: str | None) -> FinishReason:
