@@ -36,7 +36,10 @@ def api_router(service: ChatService, limits: KeyLimits) -> APIRouter:
         with ExitStack() as held:  # refused in form, while the status line is still ours
             held.enter_context(service.admitted())
             held.enter_context(limits.admitted(key, count))
-            prepared = await asyncio.to_thread(service.prepare, body, owner, key)
+            if body.moss.store is None:  # no database is asked
+                prepared = service.prepare(body, owner, key)
+            else:
+                prepared = await asyncio.to_thread(service.prepare, body, owner, key)
             record.model = prepared.model.served.name
             events = service.walk(prepared, count)
             answer = Answer(prepared.model.served, body.moss.include)

@@ -38,21 +38,36 @@ class HeldStream(StreamingResponse):
 
 async def with_pings(events: AsyncGenerator[_T]) -> AsyncGenerator[_T | None]:
     """The events, and None whenever none came for a while; keeps proxies from hanging up."""
+    come: asyncio.Queue[_T | None] = asyncio.Queue()
+    # One task for all of them: one for each event would cost more than most events do.
+    reading = asyncio.create_task(_read(events, come))
     try:
         while True:
-            coming = asyncio.ensure_future(anext(events))
             try:
-                while not (await asyncio.wait({coming}, timeout=_PING_EVERY_S))[0]:
-                    yield None
-                yield coming.result()
-            except StopAsyncIteration:
-                return
-            finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait({coming}, timeout=_PING_EVERY_S)
+                async with asyncio.timeout(_PING_EVERY_S):
+                    event = await come.get()
+            except TimeoutError:
+                yield None
+                continue
+            if event is None:
+                break
+            yield event
+        await reading
     finally:
-        await events.aclose()
+        reading.cancel()
+        await asyncio.wait({reading}, timeout=_PING_EVERY_S)
+        if reading.done() and not reading.cancelled():
+            reading.exception()  # asyncio would log one that nobody has looked at
+
+
+async def _read(events: AsyncGenerator[_T], come: asyncio.Queue[_T | None]) -> None:
+    """Put every event into the queue, and None after the last, also where that is a failure."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                come.put_nowait(event)
+    finally:
+        come.put_nowait(None)
 
 
 async def until_left(request: Request, work: Coroutine[object, object, _T]) -> _T:
