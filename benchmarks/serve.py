@@ -2,8 +2,10 @@
 
     python -m benchmarks.serve
 
-Both servers run one after the other, each with one engine of one thread, the same weights, prompt
-and lengths. The last line is one JSON object. Nothing else should run on the machine meanwhile.
+The servers run one after the other, theirs before and after ours and counted as the mean of both
+runs, so that a machine that grows slower or faster favours neither. Each has one engine of one
+thread, the same weights, prompt and lengths. The last line is one JSON object. Nothing else should
+run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks.chat_clients import Json, Load, offer_load
 from benchmarks.serve_assets import (
@@ -150,6 +154,18 @@ def run_ours(
             ray_serve.shutdown()
 
 
+def mean_of(runs: Sequence[list[Load]]) -> list[Load]:
+    """One server's loads over several runs of it."""
+    return [
+        replace(
+            same[0],
+            tokens_per_s=fmean(load.tokens_per_s for load in same),
+            first_token_s=fmean(load.first_token_s for load in same),
+        )
+        for same in zip(*runs, strict=True)
+    ]
+
+
 def figures(theirs: list[Load], ours: list[Load]) -> dict[str, float]:
     """Ratios per load, and what we add to the median first token where requests do not queue."""
     found: dict[str, float] = {}
@@ -183,11 +199,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "model")
         make_checkpoint(folder)
-        theirs = run_theirs(folder, flags)
-        print(table("vLLM", theirs), flush=True)
+        before = run_theirs(folder, flags)
+        print(table("vLLM", before), flush=True)
         ours, tools = run_ours(folder, Path(name, "workspace"), flags)
         print(table("ours", ours), flush=True)
-    print(json.dumps(figures(theirs, ours) | tools))
+        after = run_theirs(folder, flags)
+        print(table("vLLM", after), flush=True)
+    print(json.dumps(figures(mean_of([before, after]), ours) | tools))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from serve.model_router import ServedModel
 from serve.request_record import current_record
 from serve.responses import Answer, Json, sse, sse_error
 from serve.schemas import ChatRequest
-from serve.streaming import DONE, PING, HeldStream, until_left, with_pings
+from serve.streaming import DONE, PING, HeldStream, in_batches, until_left
 from serve.users import owner_of
 
 
@@ -36,7 +36,10 @@ def api_router(service: ChatService, limits: KeyLimits) -> APIRouter:
         with ExitStack() as held:  # refused in form, while the status line is still ours
             held.enter_context(service.admitted())
             held.enter_context(limits.admitted(key, count))
-            prepared = await asyncio.to_thread(service.prepare, body, owner, key)
+            if body.moss.store is None:  # no database is asked
+                prepared = service.prepare(body, owner, key)
+            else:
+                prepared = await asyncio.to_thread(service.prepare, body, owner, key)
             record.model = prepared.model.served.name
             events = service.walk(prepared, count)
             answer = Answer(prepared.model.served, body.moss.include)
@@ -104,24 +107,27 @@ async def _stream(
     answer: Answer,
 ) -> AsyncGenerator[bytes]:
     """Server-sent events; after a failure an error event and no `[DONE]`."""
-    yield sse(answer.first_chunk())
+    piece = sse(answer.first_chunk())
     outcome: TurnOutcome | None = None
     try:
-        async with aclosing(with_pings(events)) as timed:
-            async for event in timed:
-                if isinstance(event, TurnFinished):
-                    outcome = event.outcome
-                for chunk in answer.event_chunks(event) if event else ():
-                    yield sse(chunk)
-                if event is None:
-                    yield PING
+        async with aclosing(in_batches(events)) as batches:
+            async for batch in batches:
+                for event in batch:
+                    if isinstance(event, TurnFinished):
+                        outcome = event.outcome
+                    piece += b"".join(map(sse, answer.event_chunks(event)))
+                if not batch:
+                    piece += PING
+                if piece:
+                    yield piece
+                    piece = b""
         assert outcome is not None, "a turn ends with TurnFinished"
         kept = await service.keep(body, owner, prepared, outcome)
     except Exception as error:  # the status line is out: the stream itself carries the failure
-        yield sse_error(as_api_error(error))
+        yield piece + sse_error(as_api_error(error))
         return
-    yield sse(answer.last_chunk(prepared, outcome, kept))
+    piece = sse(answer.last_chunk(prepared, outcome, kept))
     if body.stream_options is not None and body.stream_options.include_usage:
-        yield sse(answer.usage_chunk(outcome))
+        piece += sse(answer.usage_chunk(outcome))
     current_record().is_complete = True
-    yield DONE
+    yield piece + DONE

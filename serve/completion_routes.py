@@ -21,7 +21,7 @@ from serve.gate import key_of
 from serve.key_limits import KeyLimits
 from serve.request_record import RequestRecord, current_record
 from serve.responses import Json, sse, sse_error, usage
-from serve.streaming import DONE, PING, HeldStream, until_left, with_pings
+from serve.streaming import DONE, PING, HeldStream, in_batches, until_left
 from serve.users import owner_of
 
 
@@ -95,13 +95,14 @@ async def _stream(
 ) -> AsyncGenerator[bytes]:
     """Server-sent events; after a failure an error event and no `[DONE]`."""
     try:
-        async with aclosing(with_pings(prepared.run(record))) as deltas:
-            async for delta in deltas:
-                yield PING if delta is None else sse(form.chunk([_choice(delta)]))
+        async with aclosing(in_batches(prepared.run(record))) as batches:
+            async for batch in batches:
+                yield b"".join(sse(form.chunk([_choice(delta)])) for delta in batch) or PING
     except Exception as error:  # the status line is out: the stream itself carries the failure
         yield sse_error(as_api_error(error))
         return
+    piece = b""
     if body.stream_options is not None and body.stream_options.include_usage:
-        yield sse(form.whole([], record.count))
+        piece = sse(form.whole([], record.count))
     record.is_complete = True
-    yield DONE
+    yield piece + DONE

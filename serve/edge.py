@@ -148,9 +148,8 @@ async def _read_body(receive: Receive, headers: Headers, config: HttpConfig) -> 
     if len(announced) > _MAX_LENGTH_DIGITS or int(announced) > config.max_body_bytes:
         raise _too_large(config)
     try:
-        message = await asyncio.wait_for(
-            _collect_body(receive, config), timeout=config.read_timeout_s
-        )
+        async with asyncio.timeout(config.read_timeout_s):
+            message = await _collect_body(receive, config)
     except TimeoutError as error:
         raise ApiError(
             408, f"the request body did not arrive within {config.read_timeout_s:g} s",

@@ -1,4 +1,4 @@
-"""How answers reach a client that may leave: streams with pings, and work that ends with it."""
+"""How answers reach a client that may leave: streams in pieces, and work that ends with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from serve.errors import ApiError
 
@@ -21,7 +21,10 @@ _T = TypeVar("_T")
 
 
 class HeldStream(StreamingResponse):
-    """A stream that gives back what it holds when it ends, and also when it never began."""
+    """A stream that gives back what it holds when it ends, and also when it never began.
+
+    It has at least one piece.
+    """
 
     def __init__(self, pieces: AsyncGenerator[bytes], held: ExitStack) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -35,24 +38,59 @@ class HeldStream(StreamingResponse):
             async with aclosing(self._pieces):
                 await super().__call__(scope, receive, send)
 
+    async def stream_response(self, send: Send) -> None:
+        """Send the head with the first piece: alone it would be one more to carry."""
+        head: Message = {
+            "type": "http.response.start", "status": self.status_code, "headers": self.raw_headers,
+        }  # fmt: skip
+        async for piece in self._pieces:
+            if head:
+                await send(head)
+                head = {}
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-async def with_pings(events: AsyncGenerator[_T]) -> AsyncGenerator[_T | None]:
-    """The events, and None whenever none came for a while; keeps proxies from hanging up."""
+
+async def in_batches(events: AsyncGenerator[_T]) -> AsyncGenerator[list[_T]]:
+    """All events that have come, as often as some have; none whenever none came for a while.
+
+    Proxies hang up where nothing passes: an empty batch is the time for a ping.
+    """
+    come: list[_T] = []
+    news = asyncio.Event()
+    # One task for all of them: one for each event would cost more than most events do.
+    reading = asyncio.create_task(_read(events, come, news))
     try:
-        while True:
-            coming = asyncio.ensure_future(anext(events))
+        ended = False
+        while not ended:
             try:
-                while not (await asyncio.wait({coming}, timeout=_PING_EVERY_S))[0]:
-                    yield None
-                yield coming.result()
-            except StopAsyncIteration:
-                return
-            finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.wait({coming}, timeout=_PING_EVERY_S)
+                async with asyncio.timeout(_PING_EVERY_S):
+                    await news.wait()
+            except TimeoutError:
+                yield []
+                continue
+            news.clear()
+            ended = reading.done()
+            batch, come[:] = come[:], []
+            if batch:
+                yield batch
+        await reading
     finally:
-        await events.aclose()
+        reading.cancel()
+        await asyncio.wait({reading}, timeout=_PING_EVERY_S)
+        if reading.done() and not reading.cancelled():
+            reading.exception()  # asyncio would log one that nobody has looked at
+
+
+async def _read(events: AsyncGenerator[_T], come: list[_T], news: asyncio.Event) -> None:
+    """Gather every event, and tell of each and of the end."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                come.append(event)
+                news.set()
+    finally:
+        news.set()
 
 
 async def until_left(request: Request, work: Coroutine[object, object, _T]) -> _T:
