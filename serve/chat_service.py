@@ -27,6 +27,8 @@ from serve.turn_record import note_event
 
 _READY_FOR_S = 10.0
 _READY_TIMEOUT_S = 20.0
+_MAX_ROLES = 4
+"""Named of messages that do not alternate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class PreparedTurn:
     """History; its meta-instruction carries the effective switches."""
     user_text: str
     config: TurnConfig
+    stops: tuple[str, ...]
+    """Texts before which the reply ends."""
 
 
 class ChatService:
@@ -79,10 +83,10 @@ class ChatService:
         """
         model = self.models.find(request.model, owner, key)
         if len(request.messages) > self.config.http.max_messages:
-            limit = self.config.http.max_messages
             raise ApiError(
-                400, f"at most {limit} messages", code="too_many_messages", param="messages"
-            )
+                400, f"expected at most {self.config.http.max_messages} messages, but "
+                f"{len(request.messages)} came", code="too_many_messages", param="messages",
+            )  # fmt: skip
         for message in request.messages:
             check_text(message.text, self.config.http.max_message_chars, "messages")
         meta = self._meta(request, key, model)
@@ -92,7 +96,7 @@ class ChatService:
             history = self._stored_history(stored, owner)
             turns = turns if history is None else history
         turn = self._turn_config(request, model)
-        return PreparedTurn(model, Conversation(meta, turns), user_text, turn)
+        return PreparedTurn(model, Conversation(meta, turns), user_text, turn, request.stop)
 
     def _stored_history(self, stored: StoreOptions, owner: str) -> tuple[Turn, ...] | None:
         """Earlier turns of a stored conversation, None for a new one.
@@ -114,7 +118,8 @@ class ChatService:
         """Effective switches.
 
         A tool is on if the service has it, the key's scope has it, and the request has it on: by
-        name or, where it says nothing, by the service's default, and not by `tool_choice: none`.
+        name or, where it says nothing, by the service's default, and not by `tool_choice: none` or
+        `max_tool_rounds: 0`.
         """
         unknown = sorted(set(request.moss.tools) - set(TOOL_NAMES))
         if unknown:
@@ -131,7 +136,7 @@ class ChatService:
         switches = {name: name in self.config.default_tools for name in self.tools}
         switches |= {name: request.moss.tools.get(name, on) for name, on in switches.items()}
         enabled = frozenset(name for name, on in switches.items() if on and key.allows_tool(name))
-        if request.tool_choice == "none":
+        if not request.allows_tools:
             enabled = frozenset()
         thoughts = request.moss.inner_thoughts
         if thoughts is None:
@@ -184,6 +189,7 @@ class ChatService:
         events = walk_turn(
             CountedEngine(prepared.model.engine, count, record.id), self.tools,
             prepared.model.renderer, prepared.conversation, prepared.user_text, prepared.config,
+            stops=prepared.stops,
         )  # fmt: skip
         async with aclosing(events):
             async for event in events:
@@ -237,7 +243,7 @@ def check_text(text: str, max_chars: int, param: str) -> None:
         )  # fmt: skip
     if len(text) > max_chars:
         raise ApiError(
-            400, f"a text has at most {max_chars} characters",
+            400, f"a text has at most {max_chars} characters, but one of {len(text)} came",
             code="message_too_long", param=param,
         )  # fmt: skip
 
@@ -255,7 +261,8 @@ def turns_of(messages: list[Message], max_system_chars: int) -> tuple[tuple[Turn
     system = "\n".join(item.text for item in messages if item.role in ("system", "developer"))
     if len(system) > max_system_chars:
         raise ApiError(
-            400, f"system messages have at most {max_system_chars} characters together",
+            400, f"system messages have at most {max_system_chars} characters together, but "
+            f"{len(system)} came",
             code="message_too_long", param="messages",
         )  # fmt: skip
     talk = [item for item in messages if item.role in ("user", "assistant")]
@@ -263,7 +270,7 @@ def turns_of(messages: list[Message], max_system_chars: int) -> tuple[tuple[Turn
     if len(talk) % 2 == 0 or [item.role for item in talk] != expected[: len(talk)]:
         raise ApiError(
             400, "messages must alternate between user and assistant, beginning and ending with "
-            "user", code="invalid_messages", param="messages",
+            f"user, but {_roles(talk)} came", code="invalid_messages", param="messages",
         )  # fmt: skip
     texts = [item.text for item in talk]
     if not texts[-1].strip():
@@ -272,3 +279,9 @@ def turns_of(messages: list[Message], max_system_chars: int) -> tuple[tuple[Turn
         texts[0] = f"{system}\n\n{texts[0]}"
     turns = tuple(Turn(human=texts[i], moss=texts[i + 1]) for i in range(0, len(texts) - 1, 2))
     return turns, texts[-1]
+
+
+def _roles(talk: list[Message]) -> str:
+    """The end of a talk, at which the fault often is."""
+    roles = ", ".join(item.role for item in talk[-_MAX_ROLES:]) or "neither"
+    return f"..., {roles}" if len(talk) > _MAX_ROLES else roles

@@ -85,17 +85,12 @@ def prepare_completion(
     Raises:
         ApiError: 400, 403 or 404, naming the field.
     """
-    if (name := request.unsupported) is not None:
-        raise ApiError(
-            400, f"{name} is not supported here: one continuation per prompt, without the prompt",
-            code="unsupported_parameter", param=name,
-        )  # fmt: skip
     model = service.models.find(request.model, owner, key)
-    for prompt in request.prompts:
+    for prompt in request.prompt:
         check_text(prompt, service.config.http.max_message_chars, "prompt")
     tokenizer = model.renderer.tokenizer
     prompts = tuple(
-        tokenizer.encode(escape(prompt)) or [tokenizer.eos_id] for prompt in request.prompts
+        tokenizer.encode(escape(prompt)) or [tokenizer.eos_id] for prompt in request.prompt
     )
     config = service.config.turn
     limit = min(request.max_tokens or config.max_reply_tokens, config.max_reply_tokens)
@@ -114,4 +109,4 @@ def prepare_completion(
         seed=config.seed if request.seed is None else request.seed,
         request_id=request_id,
     )
-    return PreparedCompletion(model, prompts, params, request.stops)
+    return PreparedCompletion(model, prompts, params, request.stop)

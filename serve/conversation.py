@@ -23,6 +23,7 @@ from moss.types import SECTIONS, TOOL_OF_API, Section, ToolName
 from serve.engines import Engine, GenerateParams
 from serve.history import fit_history
 from serve.section_stream import SectionStream
+from serve.text_stream import StopCut
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ class _Walk:
     conversation: Conversation
     """The turns so far and, last, the one being written."""
     outcome: TurnOutcome
+    stops: tuple[str, ...] = ()
+    """Texts before which the reply ends."""
     started: float = field(default_factory=time.monotonic)
 
     def update_turn(self, **changes: object) -> None:
@@ -132,6 +135,7 @@ class _Walk:
             seed=self.config.seed,
         )
         stream = SectionStream(self.renderer, section)
+        cut = StopCut(self.stops if is_reply else ())
         self.outcome.prompt_tokens = len(prompt_ids)
         deltas = self.engine.generate(prompt_ids, params)
         async with aclosing(deltas):
@@ -139,10 +143,14 @@ class _Walk:
                 self.outcome.completion_tokens += len(delta.ids)
                 if delta.finish_reason is not None:
                     self.outcome.finish_reason = delta.finish_reason
-                if text := stream.push(delta.ids):
+                if text := cut.push(stream.push(delta.ids)):
                     yield text
-        if text := stream.finish():
+                if cut.is_stopped:
+                    break
+        if text := cut.push(stream.finish(), is_last=True):
             yield text
+        if cut.is_stopped:
+            self.outcome.finish_reason = "stop"
 
 
 def stop_ids(renderer: ChatRenderer) -> tuple[int, ...]:
@@ -158,19 +166,22 @@ async def walk_turn(
     conversation: Conversation,
     user_text: str,
     config: TurnConfig,
+    *,
+    stops: tuple[str, ...] = (),
 ) -> AsyncGenerator[TurnEvent]:
     """Answer `user_text`; the last event is `TurnFinished`.
 
     Args:
         conversation: the turns so far; its meta-instruction says which tools are on.
         tools: what can run; a tool that is off in the meta-instruction never does.
+        stops: texts that end the reply, and are no part of it.
     Raises:
         ContextLengthError: the message alone is too long for the model.
     """
     turn = Turn(human=user_text, moss="")
     walk = _Walk(
         engine, renderer, config,
-        replace(conversation, turns=(*conversation.turns, turn)), TurnOutcome(turn),
+        replace(conversation, turns=(*conversation.turns, turn)), TurnOutcome(turn), stops,
     )  # fmt: skip
     await _think(walk)
     await _choose_commands(walk)

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moss.config.serve import HttpConfig
 from serve.errors import ApiError, as_api_error
 from serve.gate import refuse_without_key
+from serve.request_errors import shown
 
 STEERING_HEADERS: Final = (
     "x-request-disconnect-disabled",
@@ -58,9 +59,14 @@ class Edge:
             return
         headers = Headers(scope=scope)
         started = False
+        is_head = scope["method"] == "HEAD"
+        if is_head:  # answered as GET is, without the body
+            scope = dict(scope, method="GET")
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
+            if is_head and message["type"] == "http.response.body":
+                message = dict(message, body=b"")
             if message["type"] == "http.response.start":
                 started = True
                 answer = MutableHeaders(scope=message)
@@ -76,7 +82,6 @@ class Edge:
                 _refuse_foreign_host(headers, self._config.allowed_hosts)
             _refuse_foreign_origin(scope["method"], headers)
             refuse_without_key(scope)
-            _refuse_other_types(headers)
             body = await _read_body(receive, headers, self._config)
             await self._app(scope, body, send_with_headers)
         except Exception as error:
@@ -131,17 +136,21 @@ def _refuse_foreign_origin(method: str, headers: Headers) -> None:
         raise ApiError(403, "requests from pages of other origins are refused", code="bad_origin")
 
 
-def _refuse_other_types(headers: Headers) -> None:
+def _refuse_other_types(headers: Headers, *, has_body: bool) -> None:
     """Only JSON is read; a form can be sent by a page of another site without asking first."""
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind and kind != "application/json":
+    sent = headers.get("content-type", "")
+    kind = sent.partition(";")[0].strip().lower()
+    if (kind or has_body) and kind != "application/json":
+        came = f"{shown(sent)} came" if sent else "none came"
         raise ApiError(
-            415, "send JSON, with `Content-Type: application/json`", code="unsupported_media_type"
-        )
+            415, f"send JSON, with `Content-Type: application/json`; {came}",
+            code="unsupported_media_type",
+        )  # fmt: skip
 
 
 async def _read_body(receive: Receive, headers: Headers, config: HttpConfig) -> Receive:
     """Read the whole body, bounded in size and time, and hand it on in one piece."""
+    _refuse_other_types(headers, has_body=False)
     announced = headers.get("content-length", "0")
     if not (announced.isascii() and announced.isdigit()):
         raise ApiError(400, "content-length is not a number", code="invalid_header")
@@ -155,6 +164,7 @@ async def _read_body(receive: Receive, headers: Headers, config: HttpConfig) -> 
             408, f"the request body did not arrive within {config.read_timeout_s:g} s",
             code="body_too_slow",
         ) from error  # fmt: skip
+    _refuse_other_types(headers, has_body=bool(message.get("body")))
     pending = [message]
 
     async def replay() -> Message:

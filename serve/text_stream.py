@@ -13,25 +13,60 @@ REPLACEMENT = "\ufffd"
 """What an incomplete character is decoded to."""
 
 
+class StopCut:
+    """Growing text up to the stop text that is complete first.
+
+    Text is held back while its end may begin a stop text.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = tuple(stops)
+        self._held = ""
+        self.is_stopped = False
+        """Whether a stop text came; nothing comes after it."""
+
+    def push(self, text: str, *, is_last: bool = False) -> str:
+        """Take the next text; what can be shown now, all of it if nothing follows."""
+        if self.is_stopped:
+            return ""
+        self._held += text
+        end = first_stop(self._held, self._stops)
+        self.is_stopped = end is not None
+        if end is None:
+            end = len(self._held) - (0 if is_last else self._num_begun())
+        shown, self._held = self._held[:end], self._held[end:]
+        return shown
+
+    def _num_begun(self) -> int:
+        """Characters at the end that a stop text begins with."""
+        longest = max((len(stop) - 1 for stop in self._stops), default=0)
+        for length in range(min(longest, len(self._held)), 0, -1):
+            if any(stop.startswith(self._held[-length:]) for stop in self._stops):
+                return length
+        return 0
+
+
 class TextStream:
-    """Turns growing token ids into growing text; control tokens have none.
+    """Turns growing token ids into growing text up to a stop text; control tokens have none.
 
     Text is held back while its last character is incomplete UTF-8, while a `<` near its end may
-    begin an escaped control string, and while its end may begin a stop text.
+    begin an escaped control string, and as `StopCut` does.
     """
 
     def __init__(self, tokenizer: MossTokenizer, stops: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
-        self._stops = tuple(stops)
+        self._cut = StopCut(stops)
         self._controls = frozenset(tokenizer.controls.values())
         self._ids: list[int] = []
         """Since the last whole character that a token ended with."""
         self._num_decoded = 0
         """Characters of `_ids` that were taken."""
         self._raw = ""
-        self._plain = ""
-        self.is_stopped = False
+
+    @property
+    def is_stopped(self) -> bool:
         """Whether a stop text came; nothing comes after it."""
+        return self._cut.is_stopped
 
     def push(self, ids: Sequence[int]) -> str:
         """Take the next ids; the text that is certain now, possibly none."""
@@ -53,24 +88,8 @@ class TextStream:
             self._ids, self._num_decoded = [], 0
 
     def _show(self, num_shown: int, *, is_last: bool) -> str:
-        if self.is_stopped:
-            return ""
-        self._plain += unescape(self._raw[:num_shown])
-        self._raw = self._raw[num_shown:]
-        end = first_stop(self._plain, self._stops)
-        self.is_stopped = end is not None
-        if end is None:
-            end = len(self._plain) - (0 if is_last else self._begun_stop())
-        shown, self._plain = self._plain[:end], self._plain[end:]
-        return shown
-
-    def _begun_stop(self) -> int:
-        """Characters at the end that a stop text begins with."""
-        longest = max((len(stop) - 1 for stop in self._stops), default=0)
-        for length in range(min(longest, len(self._plain)), 0, -1):
-            if any(stop.startswith(self._plain[-length:]) for stop in self._stops):
-                return length
-        return 0
+        plain, self._raw = unescape(self._raw[:num_shown]), self._raw[num_shown:]
+        return self._cut.push(plain, is_last=is_last)
 
 
 def num_certain(text: str) -> int:

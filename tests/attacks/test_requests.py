@@ -54,6 +54,14 @@ BODIES: dict[str, tuple[bytes, int]] = {
     "a million includes": (
         many("1", '{"messages":[{"role":"user","content":"x"}],"moss":{"include":[%s]}}'), 400),
     "a million client tools": (many("1", '{"tools":[%s]}'), 400),
+    "a million unknown keys": (
+        b"{" + b",".join(b'"%d":1' % n for n in range(MAX_BODY_BYTES // 11)) + b"}", 400),
+    "a million wrong switches": (
+        b'{"moss":{"tools":{' + b",".join(b'"%d":5' % n for n in range(MAX_BODY_BYTES // 11))
+        + b"}}}", 400),
+    "many wrong stops": (many("1", '{"stop":[%s]}'), 400),
+    "a deep response format": (json.dumps(body())[:-1].encode() + b',"response_format":'
+                               + nested(20_000).encode() + b"}", 400),
     "a key of many characters": (json.dumps({"moss": {"k" * 200_000: 1}}).encode(), 400),
     "a million messages": (many(json.dumps(ONE), '{"messages":[%s]}'), 400),
     "a message of many characters": (json.dumps(body("x" * 200_000)).encode(), 400),
@@ -111,6 +119,8 @@ TAKEN: dict[str, list[Any]] = {  # what a field may be, of the list above
     "temperature": [None, True, 1, 1.5], "top_p": [None, True, 1], "max_tokens": [None, True, 1],
     "max_completion_tokens": [None, True, 1], "seed": [None, True, 1, -1], "n": [None, True, 1],
     "tool_choice": [None], "tools": [None, []], "moss": [{}],
+    "stop": [None, "x", "NaN", []], "response_format": [None], "logprobs": [None], "user": WRONG,
+    "moss.max_tool_rounds": [None, True, 1],
     "moss.tools": [{}], "moss.inner_thoughts": [None, True, 1], "moss.quality": [None],
     "moss.include": [[]], "moss.store": [None, {}], "moss.store.consent": [],
     "moss.store.conversation_id": [None], "moss.store.replace_turn": [None],
@@ -191,7 +201,7 @@ HEADERS: dict[str, tuple[str, dict[str, str], int]] = {
     "text as content type": ("POST", {"content-type": "text/plain"}, 415),
     "a form as content type": ("POST", {"content-type": "application/x-www-form-urlencoded"}, 415),
     "XML as content type": ("POST", {"content-type": "application/xml"}, 415),
-    "no content type": ("POST", {"content-type": ""}, 400),
+    "no content type": ("POST", {"content-type": ""}, 415),
     "a foreign origin": ("POST", {**JSON, "origin": "http://evil.test"}, 403),
     "a null origin": ("POST", {**JSON, "origin": "null"}, 403),
     "a broken origin": ("POST", {**JSON, "origin": "http://["}, 403),

@@ -100,7 +100,12 @@ async def test_a_stream_has_one_id_a_role_first_usage_last_and_then_done(make: M
 
 
 @pytest.mark.parametrize(
-    "off", [{"tool_choice": "none"}, {"moss": {"tools": {"calculator": False}}}]
+    "off",
+    [
+        {"tool_choice": "none"},
+        {"moss": {"tools": {"calculator": False}}},
+        {"moss": {"tools": {"calculator": True}, "max_tool_rounds": 0}},
+    ],
 )
 async def test_switched_off_tools_do_not_run(
     make: Make, spies: dict[ToolName, Any], off: dict[str, Any]
@@ -125,6 +130,19 @@ async def test_switched_off_tools_do_not_run(
         ({"moss": {"qualty": 1}}, 400, "moss.qualty"),
         ({"moss": {"quality": 55}}, 400, "moss.quality"),
         ({"messages": [{"role": "user", "content": "word " * 900}]}, 400, "messages"),
+        ({"logprobs": True}, 400, "logprobs"),
+        ({"top_logprobs": 3}, 400, "top_logprobs"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"logit_bias": {"50256": -100}}, 400, "logit_bias"),
+        ({"frequency_penalty": 0.5}, 400, "frequency_penalty"),
+        ({"top_k": 5}, 400, "top_k"),
+        ({"stop": ["a"] * 5}, 400, "stop"),
+        ({"stop": ["a", ""]}, 400, "stop.1"),
+        ({"stop": 5}, 400, "stop"),
+        ({"moss": {"max_tool_rounds": 2}}, 400, "moss.max_tool_rounds"),
+        ({"moss": {"max_tool_rounds": -1}}, 400, "moss.max_tool_rounds"),
+        ({"moss": {"store": {"concent": "none"}}}, 400, "moss.store.concent"),
+        ({"stream": True, "stream_options": {"usage": True}}, 400, "stream_options.usage"),
     ],
 )
 async def test_mistakes_are_answered_in_form_naming_the_field(
@@ -138,17 +156,174 @@ async def test_mistakes_are_answered_in_form_naming_the_field(
     assert error["param"] == param
 
 
+async def test_one_round_of_tools_is_what_a_turn_has(
+    make: Make, spies: dict[ToolName, Any]
+) -> None:
+    client, _, _ = make()
+    await client.post("/v1/chat/completions", json=body(moss={"max_tool_rounds": 1}))
+    assert spies["calculator"].asked == ["12+7"]
+
+
+async def test_values_that_ask_for_nothing_and_harmless_fields_are_taken(make: Make) -> None:
+    client, _, _ = make()
+    asked = {
+        "n": 1, "logprobs": False, "top_logprobs": None, "response_format": {"type": "text"},
+        "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "tools": [],
+        "functions": [], "function_call": "auto", "modalities": ["text"], "stop": None,
+        "user": "u", "metadata": {"a": "b"}, "store": False, "service_tier": "auto",
+        "safety_identifier": "s", "prompt_cache_key": "k", "parallel_tool_calls": True,
+        "stream_options": {"include_obfuscation": False},
+    }  # fmt: skip
+    answer = await client.post("/v1/chat/completions", json=body(**asked))
+    assert answer.is_success, answer.text
+    sent_back = {**answer.json()["choices"][0]["message"], "refusal": None}
+    talk = [*body()["messages"], sent_back, {"role": "user", "content": "And 1+1?"}]
+    again = await client.post("/v1/chat/completions", json=body(messages=talk))
+    assert again.is_success, again.text
+
+
+SONG = {"commands": "None", "moss": "the dish ran away with the spoon 盘子 and so on"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [
+        ("away", "the dish ran "),
+        (["spoon", "ran away"], "the dish "),
+        (["盘子"], "the dish ran away with the spoon "),
+        (["the"], ""),
+        (["nowhere", "away too"], SONG["moss"]),
+        ([], SONG["moss"]),
+    ],
+)
+async def test_a_reply_ends_before_its_stop_text(
+    make: Make, stream: bool, stop: Any, expected: str
+) -> None:
+    client, _, engine = make(SONG)
+    sent = body(stop=stop, stream=stream, moss={"store": {}})
+    answer = await client.post("/v1/chat/completions", json=sent)
+    if stream:
+        choices = [part["choices"][0] for part in chunks(answer)]
+        text = "".join(choice["delta"].get("content", "") for choice in choices)
+        reason = choices[-1]["finish_reason"]
+    else:
+        [choice] = answer.json()["choices"]
+        text, reason = choice["message"]["content"], choice["finish_reason"]
+    assert (text, reason) == (expected, "stop")
+    assert engine.closed == len(engine.prompts)
+    whole = len(engine.renderer.tokenizer.encode(f" {SONG['moss']}"))
+    commands = len(engine.renderer.tokenizer.encode(" None"))
+    assert (engine.num_made < whole + commands) == (expected != SONG["moss"])
+
+
+async def test_a_reply_cut_at_its_limit_has_not_stopped(make: Make) -> None:
+    client, _, _ = make(SONG)
+    sent = body(stop="spoon", max_tokens=3, tool_choice="none")
+    answer = (await client.post("/v1/chat/completions", json=sent)).json()
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+async def test_a_stop_text_ends_replies_and_not_commands(
+    make: Make, spies: dict[ToolName, Any]
+) -> None:
+    client, _, _ = make()
+    answer = await client.post("/v1/chat/completions", json=body(stop=["12", "Calc"]))
+    assert spies["calculator"].asked == ["12+7"]
+    assert answer.json()["choices"][0]["message"]["content"] == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"temperature": 3}, "temperature: expected at most 2, but 3 came"),
+        ({"temperature": "warm"}, 'temperature: expected a number, but "warm" came'),
+        ({"stop": ["a"] * 5},
+         "stop: expected a text or a list of at most 4 texts, but a list of 5 came"),
+        ({"messages": []}, "messages: expected at least 1 items, but a list of 0 came"),
+        ({"messages": [{"role": "tool"}]}, "messages.0.role: expected 'system', 'developer', "
+         "'user' or 'assistant', but \"tool\" came"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+         "messages.0.content.0.type: expected 'text', but \"image_url\" came; "
+         "messages.0.content.0.text is missing"),
+        ({"messages": [{"role": "user", "content": 5}]},
+         "messages.0.content: expected a text or a list of text parts, but 5 came"),
+        ({"tools": [{"type": "function"}]}, "tools is not supported, but a list of 1 came: tools "
+         "of the client are not run; moss.tools switches the server's own"),
+        ({"moss": {"tools": {"calculator": "maybe"}}},
+         'moss.tools.calculator: expected true or false, but "maybe" came'),
+        ({"model": "m" * 300}, f'model: expected at most 200 characters, but "{"m" * 40}…" '
+         "(300 characters) came"),
+        ({"top_p": 0, "seed": 1.5, "n": 2, "qualty": 7},
+         "top_p: expected more than 0, but 0 came; seed: expected a whole number, but 1.5 came; "
+         "n is not supported, but 2 came: a request gets one answer; qualty is not a field that "
+         "this service knows"),
+        ({"a": 1, "b": 2, "c": 3, "seed": "x", "n": 2},
+         'seed: expected a whole number, but "x" came; n is not supported, but 2 came: a request '
+         "gets one answer; a is not a field that this service knows; b is not a field that this "
+         "service knows; and 1 more"),
+    ],
+)  # fmt: skip
+async def test_errors_name_every_field_with_what_came_and_what_was_expected(
+    make: Make, change: dict[str, Any], told: str
+) -> None:
+    client, _, _ = make()
+    answer = await client.post("/v1/chat/completions", json=body(**change))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].endswith(told)
+
+
+async def test_errors_of_json_numbers_paths_and_methods_say_what_came(make: Make) -> None:
+    client, _, _ = make()
+    json_type = {"content-type": "application/json"}
+
+    async def told(method: str, path: str, content: bytes = b"") -> tuple[dict[str, Any], Any]:
+        answer = await client.request(method, path, content=content, headers=json_type)
+        return answer.json()["error"], answer.headers.get("allow")
+
+    chat = "/v1/chat/completions"
+    error, _ = await told("POST", chat, b'{"messages": [}')
+    assert error["message"] == "the body is not JSON: Expecting value at character 14"
+    assert (error["param"], error["code"]) == (None, "invalid_json")
+    error, _ = await told("POST", chat, json.dumps(body(temperature=float("nan"))).encode())
+    assert error["message"] == "temperature: expected a finite number, but NaN came"
+    error, _ = await told("POST", chat)
+    assert error["message"] == "the body is missing"
+    error, _ = await told("POST", chat, b"[]")
+    assert error["message"] == "the body: expected an object, but a list of 0 came"
+    error, _ = await told("GET", "/v1/chat/completion")
+    assert '"/v1/chat/completion"' in error["message"]
+    error, allow = await told("GET", chat)
+    assert (error["code"], allow) == ("method_not_allowed", "POST")
+    error, allow = await told("PUT", f"/app/conversations/{'0' * 32}")
+    assert allow == "DELETE, GET, HEAD, PATCH"
+
+
+async def test_head_is_answered_as_get_is_without_the_body(make: Make) -> None:
+    client, _, _ = make()
+    for path in ("/", "/health", "/v1/models"):
+        head, whole = await client.head(path), await client.get(path)
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == whole.headers["content-type"]
+        assert head.headers["content-length"] == whole.headers["content-length"]
+
+
 async def test_broken_json_long_bodies_and_unknown_paths_are_answered_in_form(make: Make) -> None:
     client, _, _ = make(http={"max_body_bytes": 2_000})
+    json_type = {"content-type": "application/json"}
     for answer, status in (
-        (await client.post("/v1/chat/completions", content=b"{"), 400),
+        (await client.post("/v1/chat/completions", content=b"{", headers=json_type), 400),
+        (await client.post("/v1/chat/completions", content=b"{}"), 415),
         (await client.post("/v1/chat/completions", json=body("x" * 3_000)), 413),
         (await client.post("/v1/chat/completions", content=_endless(b"x" * 500, 8)), 413),
         (await client.get("/nothing"), 404),
         (await client.get("/static/..%2fapp.py"), 404),
         (await client.get("/app/images/..%2f..%2fpasswd"), 404),
         (await client.get("/app/images/abc"), 400),
-        (await client.post("/v1/chat/completions", content=_lone_surrogate()), 400),
+        (
+            await client.post("/v1/chat/completions", content=_lone_surrogate(), headers=json_type),
+            400,
+        ),
     ):
         assert answer.status_code == status, answer.text
         assert answer.json()["error"]["message"]

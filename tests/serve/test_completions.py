@@ -139,6 +139,8 @@ async def test_an_empty_prompt_begins_a_document(client: openai.AsyncOpenAI, eng
         ({"best_of": 3}, "best_of"),
         ({"logprobs": 0}, "logprobs"),
         ({"suffix": "end"}, "suffix"),
+        ({"extra_body": {"moss": {"tools": {"calculator": True}}}}, "moss"),
+        ({"extra_body": {"top_k": 3}}, "top_k"),
         ({"prompt": [1, 2, 3]}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a"] * 17}, "prompt"),

@@ -219,7 +219,8 @@ async def test_refusals_are_counted_by_reason_and_paths_of_clients_as_other(
     assert CANARY not in str(tally.values)
     assert CANARY not in written.getvalue()
     assert [line.get("code") for line in lines(written)] == [
-        "too_many_requests", "not_found", "http_error", "model_not_found", "header_not_accepted"
+        "too_many_requests", "not_found", "method_not_allowed", "model_not_found",
+        "header_not_accepted",
     ]  # fmt: skip
 
 
@@ -244,35 +245,46 @@ async def test_broken_streams_are_counted_by_cause(
     assert CANARY not in written.getvalue()
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+@pytest.mark.parametrize("how", ["says so", "is cancelled"])  # Ray Serve cancels the request
 async def test_a_client_that_leaves_a_stream_is_told_from_a_failure(
-    service: ChatService, engine: Any, tally: Tally
+    service: ChatService, engine: Any, tally: Tally, written: io.StringIO, path: str, how: str
 ) -> None:
     from serve.app import build_app
     from serve.auth import ApiKeys
 
     engine.delay_s = 0.01
-    sent = json.dumps(body(stream=True)).encode()
+    asked = body(stream=True) if path == CHAT else {"prompt": "What is", "stream": True}
     scope = {
-        "type": "http", "method": "POST", "path": CHAT, "raw_path": CHAT.encode(),
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
         "query_string": b"",
         "headers": [(b"host", b"x"), (b"content-type", b"application/json")],
         "client": ("127.0.0.1", 1), "scheme": "http", "http_version": "1.1", "root_path": "",
     }  # fmt: skip
     begun = asyncio.Event()
-    messages = [{"type": "http.request", "body": sent}]
+    messages = [{"type": "http.request", "body": json.dumps(asked).encode()}]
 
     async def receive() -> Any:
         if messages:
             return messages.pop()
-        await begun.wait()
+        await (begun if how == "says so" else asyncio.Event()).wait()
         return {"type": "http.disconnect"}
 
     async def send(message: Any) -> None:
         if message["type"] == "http.response.body":
             begun.set()
 
-    await build_app(service, ApiKeys())(scope, receive, send)
+    answering = asyncio.create_task(build_app(service, ApiKeys())(scope, receive, send))
+    await begun.wait()
+    if how == "is cancelled":
+        answering.cancel()
+    await asyncio.wait({answering}, timeout=5)
+    assert answering.cancelled() == (how == "is cancelled")
     assert tally.of("service/broken_streams_count", cause="client_left") == [1]
+    assert not tally.of("service/broken_streams_count", cause="failed")
+    [line] = lines(written)
+    assert (line["level"], line["broken_by"], line.get("code")) == ("info", "client_left", None)
+    assert not lines(written, "request failed")
 
 
 async def test_nothing_that_users_write_reaches_the_logs(
