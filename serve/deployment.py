@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 from moss.config.serve import ServeChatConfig
 from moss.errors import ConfigError, ResourceError, WaitTimeoutError
 from moss.storage import absolute, join
+from serve import proxy_door
 from serve.auth import ApiKeys
 from serve.edge_replica import (
     Checkpoint,
@@ -44,7 +45,11 @@ _EVERYWHERE: Final = {
 }
 """No piece of an answer need pass from one thread's event loop to another's, and Prometheus does
 not look ten times a second."""
-_PROXY_ENV: Final = {"RAY_SERVE_PROXY_USE_GRPC": "1", **_EVERYWHERE}
+_PROXY_ENV: Final = {
+    "RAY_SERVE_PROXY_USE_GRPC": "1",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": proxy_door.IMPORT_PATH,
+    **_EVERYWHERE,
+}
 """Over gRPC a piece of an answer costs half of what it costs as an object of Ray's."""
 _REPLICA_ENV: Final = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", **_EVERYWHERE}
 """Edge and engines do not block their event loops, so Serve's own work can run in them."""

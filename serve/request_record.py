@@ -15,6 +15,7 @@ from typing import Final
 
 from serve.engines import TokenCount
 
+REQUEST_ID_HEADER: Final = "x-request-id"
 OTHER_ROUTE: Final = "other"
 """Stands for every path that is no route of ours."""
 _WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -11,9 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moss import live_metrics as series
 from serve import meters
-from serve.request_record import OTHER_ROUTE, RequestRecord, begin, request_id
+from serve.request_record import (
+    OTHER_ROUTE,
+    REQUEST_ID_HEADER,
+    RequestRecord,
+    begin,
+    request_id,
+)
 
-REQUEST_ID_HEADER: Final = "x-request-id"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LOG = logging.getLogger(__name__)
 

@@ -142,6 +142,20 @@ def test_steering_headers_and_long_bodies_are_refused_through_the_proxy(address:
     assert post(content=b"x" * 10_000).status_code == 413
 
 
+def test_ids_of_another_form_and_the_proxys_own_list_do_not_pass(address: str) -> None:
+    with httpx.Client(base_url=address, trust_env=False, timeout=30) as http:
+        for sent in ("bad id <script>", "a" * 65):
+            answer = http.get("/v1/models", headers={"x-request-id": sent})
+            assert answer.is_success
+            [given] = answer.headers.get_list("x-request-id")
+            assert given != sent
+        hidden = http.get("/-/routes")
+        assert (hidden.status_code, hidden.json()["error"]["code"]) == (404, "not_found")
+        assert len(hidden.headers.get_list("x-request-id")) == 1
+        assert http.get("/-/healthz").is_success
+        assert http.head("/").headers["content-type"].startswith("text/html")
+
+
 def test_the_page_and_its_files_are_served(address: str) -> None:
     with httpx.Client(base_url=address, trust_env=False) as http:
         assert "<title>MOSS</title>" in http.get("/").text
@@ -149,21 +163,44 @@ def test_the_page_and_its_files_are_served(address: str) -> None:
         assert http.get("/app/settings").json()["model"] == "moss"
 
 
-async def test_leaving_clients_free_the_engine(address: str) -> None:
+async def test_leaving_clients_free_the_engine_and_are_no_errors(address: str) -> None:
+    asked = {
+        "/v1/chat/completions": {"messages": QUESTION, "tool_choice": "none"},
+        "/v1/completions": {"prompt": "What is", "max_tokens": 400},
+    }
     async with httpx.AsyncClient(base_url=address, trust_env=False, timeout=60) as http:
-        body = {"messages": QUESTION, "stream": True, "tool_choice": "none"}
 
-        async def leave_early() -> None:
-            async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        async def leave_early(path: str, number: int) -> None:
+            body = asked[path] | {"stream": True}
+            name = {"x-request-id": f"leaves.{number}"}
+            async with http.stream("POST", path, json=body, headers=name) as answer:
                 async for _ in answer.aiter_bytes():
                     return
 
         with contextlib.suppress(httpx.HTTPError):
-            await asyncio.gather(*(leave_early() for _ in range(8)))
+            await asyncio.gather(*(leave_early(path, n) for path in asked for n in range(4)))
         started = time.monotonic()
         answer = await http.post("/v1/chat/completions", json={"messages": QUESTION})
         assert answer.is_success
         assert time.monotonic() - started < 30
+    deadline = time.monotonic() + 20
+    while not log_lines('"broken_by": "client_left"') and time.monotonic() < deadline:
+        await asyncio.sleep(0.5)
+    assert log_lines('"broken_by": "client_left"')
+    noted = log_lines('"leaves.')
+    assert len([line for line in noted if '"message": "request"' in line]) >= 4
+    assert [line for line in noted if '"level": "info"' not in line or '"code"' in line] == []
+
+
+def log_lines(part: str) -> list[str]:
+    """Lines of any log of the cluster that hold `part`."""
+    import ray
+
+    assert ray._private.worker._global_node is not None
+    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    return [line for text in texts for line in text.splitlines() if part in line]
 
 
 def test_a_text_is_continued_streaming_and_not(client: openai.OpenAI) -> None:
@@ -210,8 +247,6 @@ def test_prometheus_sees_requests_tokens_and_engines(client: openai.OpenAI) -> N
 
 
 def test_logs_of_all_replicas_have_the_requests_id_and_no_user_text(address: str) -> None:
-    import ray
-
     canary, name = "xylophone-4711", "from-the-client.1"
     asked = {"messages": [{"role": "user", "content": canary}]}
     with httpx.Client(base_url=address, trust_env=False, timeout=60) as http:
@@ -223,20 +258,12 @@ def test_logs_of_all_replicas_have_the_requests_id_and_no_user_text(address: str
         http.post("/v1/chat/completions", json={"messages": [{"role": canary}]})
         http.get(f"/v1/models/{canary}")
         http.post("/v1/chat/completions", json=asked | {"model": canary})
-    assert ray._private.worker._global_node is not None
-    folder = Path(ray._private.worker._global_node.get_logs_dir_path())
-
-    def lines(part: str) -> list[str]:
-        files = [file for file in folder.rglob("*") if file.is_file()]
-        texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
-        return [line for text in texts for line in text.splitlines() if part in line]
-
     deadline = time.monotonic() + 20
     wanted = {'"message": "request"', '"message": "generation"'}
     while time.monotonic() < deadline:
-        found = {part for part in wanted for line in lines(name) if part in line}
+        found = {part for part in wanted for line in log_lines(name) if part in line}
         if found == wanted:
             break
         time.sleep(0.5)
     assert found == wanted
-    assert lines(canary) == []
+    assert log_lines(canary) == []
