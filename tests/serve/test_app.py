@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from fastapi import FastAPI
 
 from moss.chat_rendering import ChatRenderer
@@ -17,7 +18,9 @@ from moss.types import ToolName
 from serve.app import build_app
 from serve.auth import ApiKeys
 from serve.chat_service import ChatService
+from serve.completion_schemas import CompletionRequest
 from serve.page_routes import WEB
+from serve.schemas import ChatRequest, MossOptions, StoreOptions
 from serve.store import Store
 from tests.serve.serving import one_model
 
@@ -180,6 +183,19 @@ async def test_values_that_ask_for_nothing_and_harmless_fields_are_taken(make: M
     talk = [*body()["messages"], sent_back, {"role": "user", "content": "And 1+1?"}]
     again = await client.post("/v1/chat/completions", json=body(messages=talk))
     assert again.is_success, again.text
+
+
+def test_the_readme_says_what_a_request_may_hold() -> None:
+    page = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    [block] = [part for part in page.split("```")[1::2] if part.startswith("yaml\nmoss:")]
+    options = yaml.safe_load(block.removeprefix("yaml\n"))["moss"]
+    assert set(options) == set(MossOptions.model_fields)
+    assert set(options["store"]) == set(StoreOptions.model_fields)
+    assert tuple(MossOptions.model_validate(options).include) == MossOptions().include
+    rows = page.partition("| of OpenAI's API |")[2].partition("\n\n")[0]
+    for kind in (ChatRequest, CompletionRequest):
+        for name in {*kind.model_fields, *kind.ignored} - {"moss"}:
+            assert f"`{name}" in rows, name
 
 
 SONG = {"commands": "None", "moss": "the dish ran away with the spoon 盘子 and so on"}
