@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moss.config.serve import HttpConfig
 from serve.errors import ApiError, as_api_error
 from serve.gate import refuse_without_key
+from serve.proxy_door import SENT_BODY
 from serve.request_errors import shown
 
 STEERING_HEADERS: Final = (
@@ -82,7 +83,7 @@ class Edge:
                 _refuse_foreign_host(headers, self._config.allowed_hosts)
             _refuse_foreign_origin(scope["method"], headers)
             refuse_without_key(scope)
-            body = await _read_body(receive, headers, self._config)
+            body = await _read_body(scope, receive, self._config)
             await self._app(scope, body, send_with_headers)
         except Exception as error:
             if started:  # no second answer can be sent
@@ -148,8 +149,9 @@ def _refuse_other_types(headers: Headers, *, has_body: bool) -> None:
         )  # fmt: skip
 
 
-async def _read_body(receive: Receive, headers: Headers, config: HttpConfig) -> Receive:
+async def _read_body(scope: Scope, receive: Receive, config: HttpConfig) -> Receive:
     """Read the whole body, bounded in size and time, and hand it on in one piece."""
+    headers = Headers(scope=scope)
     _refuse_other_types(headers, has_body=False)
     announced = headers.get("content-length", "0")
     if not (announced.isascii() and announced.isdigit()):
@@ -158,7 +160,7 @@ async def _read_body(receive: Receive, headers: Headers, config: HttpConfig) -> 
         raise _too_large(config)
     try:
         async with asyncio.timeout(config.read_timeout_s):
-            message = await _collect_body(receive, config)
+            message = await _collect_body(_after_sent_body(scope, receive), config)
     except TimeoutError as error:
         raise ApiError(
             408, f"the request body did not arrive within {config.read_timeout_s:g} s",
@@ -171,6 +173,18 @@ async def _read_body(receive: Receive, headers: Headers, config: HttpConfig) -> 
         return pending.pop() if pending else await receive()
 
     return replay
+
+
+def _after_sent_body(scope: Scope, receive: Receive) -> Receive:
+    """What is received, the body first that the proxy has sent along."""
+    sent = [scope.pop(SENT_BODY)] if SENT_BODY in scope else []
+
+    async def received() -> Message:
+        if sent:
+            return {"type": "http.request", "body": sent.pop(), "more_body": False}
+        return await receive()
+
+    return received
 
 
 async def _collect_body(receive: Receive, config: HttpConfig) -> Message:
