@@ -32,7 +32,10 @@ def run_stage(config: ServeChatConfig) -> None:
     from moss.lineage import Run
     from moss.storage import write_json
     from serve.deployment import deploy
+    from serve.http_port import free_port
 
+    if not os.environ.get(ADDRESS_ENV):
+        free_port(config.http)  # a private cluster takes long to start, and this tells at once
     inputs = {"model": config.run_path(config.model)}
     inputs |= {item.model: config.run_path(item.model) for item in config.more_models}
     with Run.open(config, "serve_chat", inputs=inputs) as run:
