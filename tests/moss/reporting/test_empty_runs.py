@@ -17,6 +17,7 @@ from moss.config.synthesis import (
     SynthesizeToolConversationsConfig,
 )
 from moss.ledger import Bill
+from moss.recipes import Row
 from moss.reporting.ancestors import Place
 from moss.reporting.blocks import (
     BarChart,
@@ -65,7 +66,7 @@ def test_every_stage_reports_on_a_run_that_keeps_nothing(
 ) -> None:
     counts = {"first": {"ok": 0, "failed": 0, "filtered": rows_in, "skipped": 0}}
     outcome = Outcome(datasets={}, counts=counts, rows_in={"first": rows_in}, usage={})
-    dropped = [
+    dropped: list[Row] = [
         {
             "id": f"row-{number}", "step": "first", "status": "filtered", "reason": "consent",
             "text": "", "calls": [], "category": "", "language": "", "source": "user",
