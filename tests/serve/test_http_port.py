@@ -11,7 +11,7 @@ import pytest
 from jobs import serve_chat
 from jobs.entry import EXIT_CONFIG
 from moss.config.base import StageConfig
-from moss.config.serve import HttpConfig
+from moss.config.serve import HttpConfig, ServeChatConfig
 from moss.errors import ConfigError
 from moss.lineage import Run
 from serve.http_port import free_port, free_port_of_head
@@ -63,6 +63,16 @@ def test_serve_chat_leaves_with_the_code_of_a_wrong_config_at_once(
         assert serve_chat.main(flags.split()) == EXIT_CONFIG
     assert f"http.port={port} cannot be had" in capsys.readouterr().err
     assert not (tmp_path / "chat").exists()
+
+
+@pytest.mark.parametrize("model", ["MOSS-X", "{0}/MOSS-X", "{0}/MOSS-X/checkpoint/"])
+def test_a_model_is_a_run_its_path_or_its_checkpoint(model: str, tmp_path: Path) -> None:
+    workspace = str(tmp_path)
+    with Run.open(StageConfig(workspace=workspace, run_id="MOSS-X"), "x", inputs={}) as run:
+        run.finish(outputs=[], counts={}, model_name="MOSS-Y")
+    config = ServeChatConfig(workspace=workspace, model=model.format(workspace))
+    (found,) = serve_chat.served_checkpoints(config)
+    assert (found.folder, found.name) == (f"{workspace}/MOSS-X/checkpoint", "MOSS-Y")
 
 
 @pytest.mark.ray
