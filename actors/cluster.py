@@ -27,6 +27,8 @@ _MAX_TEMP_DIR_CHARS = 36
 _PROBE_TIMEOUT_S = 10.0
 _START_ATTEMPTS = 3
 _RETRY_WAIT_S = 2.0
+_REMOVE_TIMEOUT_S = 5.0
+_REMOVE_RETRY_S = 0.05
 
 _TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 
@@ -69,9 +71,11 @@ def connect(*, num_cpus_needed: float, what: str, num_gpus_needed: float = 0.0) 
         check_resources(needed, what=what)
         yield
     finally:
-        ray.shutdown()
-        if temp_dir is not None:
-            shutil.rmtree(temp_dir, ignore_errors=True)
+        try:
+            ray.shutdown()
+        finally:  # a second signal may cut the shutdown short
+            if temp_dir is not None:
+                remove_folder(temp_dir)
 
 
 def check_resources(needed: dict[str, float], *, what: str) -> None:
@@ -103,6 +107,14 @@ def short_temp_dir() -> str:
     if len(base) > _MAX_TEMP_DIR_CHARS - len("/moss-12345678"):
         base = "/tmp"
     return tempfile.mkdtemp(prefix="moss-", dir=base)
+
+
+def remove_folder(folder: str) -> None:
+    """Delete Ray's folder, also while processes that are just ending write into it."""
+    deadline = time.monotonic() + _REMOVE_TIMEOUT_S
+    while os.path.exists(folder) and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_REMOVE_RETRY_S)
 
 
 def _join(address: str) -> None:

@@ -2,7 +2,8 @@
 
 Usage: python -m jobs.migrate_store --url sqlite:////data/chat.sqlite [--to head]
 The service does this by itself when it starts; run it by hand before an older version of the
-service is deployed again, with the older one's last revision.
+service is deployed again, with the older one's last revision. A SQLite file that is not there is
+made with `--create` only.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         from moss.errors import ConfigError
-        from serve.store.database import Database, store_url
+        from serve.store.database import Database, check_exists, store_url
         from serve.store.migrate import BASE, migrate, num_conversations
 
-        database = Database(store_url(flags.url, os.environ))
+        url = store_url(flags.url, os.environ)
+        if not flags.create:
+            check_exists(url)
+        database = Database(url)
         try:
             if flags.to == BASE and not flags.delete_everything:
                 count = num_conversations(database)
@@ -50,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--to", default="head", metavar="REV|base|head", help="default: head, the newest"
+    )
+    parser.add_argument(
+        "--create", action="store_true", help="make the SQLite file if it is not there"
     )
     parser.add_argument(
         "--delete-everything", action="store_true", help="with --to base: drop what users wrote"

@@ -2,12 +2,14 @@
 
 Usage: python -m jobs.purge_store --url postgresql://moss@db/moss [--retention-days 30]
 For cron. Deleted rows of Postgres lie in its files until then; the rewriting locks each table for
-as long as it takes. Write-ahead logs and backups have the retention that you give them.
+as long as it takes. Write-ahead logs and backups have the retention that you give them. A path or
+a database without a chat store is refused, so a typo in a crontab does not look like success.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from jobs.entry import guarded
@@ -20,8 +22,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         from moss import storage
         from serve.store import Store
+        from serve.store.database import store_url
+        from serve.store.migrate import check_is_store
 
-        store = Store(flags.url)
+        url = store_url(flags.url, os.environ)
+        check_is_store(url)
+        store = Store(url)
         try:
             num_turns = 0
             if flags.retention_days is not None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from serve.edge_replica import Checkpoint
 
 CONFIG_CLASS = ServeChatConfig
+CHECKPOINT = "checkpoint"
+"""Folder of a run that holds its model."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,9 +34,12 @@ def run_stage(config: ServeChatConfig) -> None:
     from moss.lineage import Run
     from moss.storage import write_json
     from serve.deployment import deploy
+    from serve.http_port import free_port
 
-    inputs = {"model": config.run_path(config.model)}
-    inputs |= {item.model: config.run_path(item.model) for item in config.more_models}
+    if not os.environ.get(ADDRESS_ENV):
+        free_port(config.http)  # a private cluster takes long to start, and this tells at once
+    inputs = {"model": served_run(config, config.model)}
+    inputs |= {item.model: served_run(config, item.model) for item in config.more_models}
     with Run.open(config, "serve_chat", inputs=inputs) as run:
         checkpoints = served_checkpoints(config)
         with connect(
@@ -50,6 +55,12 @@ def run_stage(config: ServeChatConfig) -> None:
                 time.sleep(1.0)
 
 
+def served_run(config: ServeChatConfig, model: str) -> str:
+    """Folder of the run that `model` names by its id, its path, or that of its `checkpoint/`."""
+    folder = config.run_path(model).rstrip("/")
+    return folder.removesuffix(f"/{CHECKPOINT}") or folder
+
+
 def served_checkpoints(config: ServeChatConfig) -> list[Checkpoint]:
     """The models of a config, the first one first."""
     from moss.lineage import load_manifest, shared_folder
@@ -57,10 +68,10 @@ def served_checkpoints(config: ServeChatConfig) -> list[Checkpoint]:
     from serve.edge_replica import Checkpoint
 
     def resolve(item: ServedModelConfig) -> Checkpoint:
-        folder = config.run_path(item.model)
+        folder = served_run(config, item.model)
         manifest = load_manifest(folder)
         return Checkpoint(
-            folder=shared_folder(join(folder, "checkpoint")),
+            folder=shared_folder(join(folder, CHECKPOINT)),
             name=manifest.model_name or item.model,
             version=manifest.manifest_digest,
             created_at=manifest.created_at,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from serve.edge_replica import (
     watched_release,
 )
 from serve.engine_replica import EngineReplica
+from serve.http_port import free_port_of_head
 from serve.scaling import replica_options
 from serve.store.database import store_url
 from serve.tool_workers import ToolWorker
@@ -68,8 +68,8 @@ def deploy(config: ServeChatConfig, checkpoints: Sequence[Checkpoint]) -> str:
     The application is detached: it outlives the caller, until `undeploy` or the cluster's end.
 
     Raises:
-        ConfigError: keys are missing or malformed for the configured host, two models have one
-            name, or the release names a model that is not served.
+        ConfigError: keys are missing or malformed for the configured host, its port is taken, two
+            models have one name, or the release names a model that is not served.
         ResourceError: the application failed to start; the message ends with Ray Serve's reason.
         WaitTimeoutError: it is not ready within `start_timeout_s`.
     """
@@ -140,7 +140,7 @@ def _start_proxy(config: ServeChatConfig) -> str:
             logging_config=_SERVE_LOGS,
             http_options={
                 "host": config.http.host,
-                "port": config.http.port or _free_port(config.http.host),
+                "port": free_port_of_head(config.http),
             },
             # Proxies inherit the controller's environment.
             controller_options=ControllerOptions(runtime_env={"env_vars": _PROXY_ENV}),
@@ -149,12 +149,6 @@ def _start_proxy(config: ServeChatConfig) -> str:
     options = running.http_config
     host = "127.0.0.1" if options.host in ("0.0.0.0", "::", None) else options.host
     return f"http://{host}:{options.port}"
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _application(

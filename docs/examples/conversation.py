@@ -10,7 +10,7 @@ import json
 import os
 from typing import Any, cast
 
-from openai import OpenAI
+from openai import APIConnectionError, APIStatusError, OpenAI
 
 
 def hold(tool: str, conversations: list[list[str]]) -> int:
@@ -19,12 +19,27 @@ def hold(tool: str, conversations: list[list[str]]) -> int:
     Args:
         tool: `calculator`, `equation_solver`, `web_search` or `text_to_image`.
         conversations: the user's messages of each.
-    Returns: the process's exit code: 0, or 1 if the tool stayed unused in one.
+    Returns: the process's exit code: 0, 1 if the tool stayed unused in one, 2 if the service did
+        not answer.
     """
     parser = argparse.ArgumentParser(description=f"Conversations with the tool {tool}.")
     parser.add_argument("url", help="the address that `make demo` prints")
     address = parser.parse_args().url.rstrip("/")
     client = OpenAI(base_url=f"{address}/v1", api_key=os.environ.get("MOSS_API_KEY", "none"))
+    try:
+        return _hold(client, tool, conversations)
+    except APIConnectionError:
+        print(
+            f"nothing answers at {address}; `make demo` starts the service and prints its address"
+        )
+    except APIStatusError as error:
+        print(
+            f"{address} answered {error.status_code}: {error.message}; a key goes in MOSS_API_KEY"
+        )
+    return 2
+
+
+def _hold(client: OpenAI, tool: str, conversations: list[list[str]]) -> int:
     model = client.models.list().data[0].id
     unused = []
     for prompts in conversations:

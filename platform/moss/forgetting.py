@@ -6,7 +6,7 @@ from moss import storage
 from moss.config.synthesis import CollectPromptsConfig
 from moss.errors import ConfigError
 from moss.lineage import is_finished, load_manifest, run_folder
-from moss.manifest import MANIFEST_FILE
+from moss.manifest import finished_runs
 from moss.row_files import NamedRows
 from moss.served_prompts import forgotten_rows, is_store
 from moss.synthesis_inputs import served_source
@@ -41,17 +41,11 @@ def taken_back(config: CollectPromptsConfig) -> list[str]:
 def runs_made_from(workspace: str, run_id: str) -> list[str]:
     """Finished runs of the workspace that read a run, or read what was made from it, sorted."""
     root = storage.absolute(workspace)
-    names = storage.list_files(root)
-    run_ids = [name.removesuffix(f"/{MANIFEST_FILE}") for name in names if _is_manifest(name)]
     parents = {
         name: {item.path for item in load_manifest(storage.join(root, name)).inputs.values()}
-        for name in run_ids
+        for name in finished_runs(root)
     }
     found = {run_id}
     while grown := {name for name, above in parents.items() if above & found} - found:
         found |= grown
     return sorted(found - {run_id})
-
-
-def _is_manifest(name: str) -> bool:
-    return name.count("/") == 1 and name.endswith(f"/{MANIFEST_FILE}")

@@ -168,6 +168,15 @@ def is_finished(folder: str) -> bool:
     return storage.exists(storage.join(folder, MANIFEST_FILE))
 
 
+def finished_runs(workspace: str) -> list[str]:
+    """Ids of the runs of a workspace that have a manifest, sorted."""
+    end = f"/{MANIFEST_FILE}"
+    names = storage.list_files(workspace)
+    return sorted(
+        name.removesuffix(end) for name in names if name.endswith(end) and name.count("/") == 1
+    )
+
+
 def load_manifest(folder: str) -> Manifest:
     """The manifest of a finished run; outputs are not looked at (see `verify_outputs`).
 

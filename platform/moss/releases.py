@@ -25,7 +25,7 @@ class Release(Config):
     canary_share: float = Field(0.0, ge=0, le=1)
     """Share of users; the same ones at each request, and still there when the share grows."""
     previous: str | None = None
-    """What was stable before; a rollback goes there."""
+    """What was stable before; a rollback goes there. None where there is no step to undo."""
 
     @model_validator(mode="after")
     def a_share_needs_a_canary(self) -> Self:
@@ -65,14 +65,20 @@ class Release(Config):
     def rolled_back(self) -> Release:
         """Without the canary if there is one, else what was stable before.
 
+        What was undone cannot be undone again, so a rollback that is repeated in a hurry goes
+        neither back to the bad model nor to one before the good one.
+
         Raises:
-            ConfigError: there is nothing to go back to.
+            ConfigError: there is nothing to undo.
         """
         if self.canary is not None:
-            return Release(stable=self.stable, previous=self.previous)
+            return Release(stable=self.stable)
         if self.previous is None:
-            raise ConfigError(f"{self.stable} is the first release: nothing came before it")
-        return Release(stable=self.previous, previous=self.stable)
+            raise ConfigError(
+                f"nothing to undo: {self.stable} is the first release, or the last step was rolled "
+                "back already; to release another model name it: --model NAME"
+            )
+        return Release(stable=self.previous)
 
 
 def read_release(path: Path) -> Release:

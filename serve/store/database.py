@@ -43,6 +43,7 @@ BEGIN: Final = "moss_begin"
 """Execution option: the statement that begins a transaction on SQLite; empty for none."""
 TO_WRITE: Final = {BEGIN: "BEGIN IMMEDIATE"}
 """Writers take the lock first: a reader that turns writer would fail instead of waiting."""
+_SQLITE_HEADER: Final = b"SQLite format 3\0"
 _SQLITE_SIZE: Final = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
 _LOCK_OWNER: Final = "SELECT pg_advisory_xact_lock(hashtextextended(:owner, 0))"
 _LOG = logging.getLogger(__name__)
@@ -73,6 +74,27 @@ def store_url(database: str, environment: Mapping[str, str]) -> URL:
         f"the chat store cannot use {url.drivername!r}; give a SQLite file (chat.sqlite, "
         "sqlite:////data/chat.sqlite) or postgresql://user@host/database"
     )
+
+
+def check_exists(url: URL) -> None:
+    """Refuse a SQLite path where there is no database; the service makes its own, jobs do not.
+
+    Raises:
+        ConfigError: there is no file, or one that is no database.
+    """
+    if url.get_backend_name() != "sqlite":
+        return  # a Postgres database is never made by connecting to it
+    assert url.database is not None, "store_url refuses a database in memory"
+    path = Path(url.database).absolute()
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no chat store at {path}; give the file that `database` of the service names "
+            "(default: chat-store/chat.sqlite in its workspace)"
+        )
+    with path.open("rb") as file:
+        start = file.read(len(_SQLITE_HEADER))
+    if start not in (b"", _SQLITE_HEADER):
+        raise ConfigError(f"{path} is no SQLite database; give the chat store's file")
 
 
 class Database:

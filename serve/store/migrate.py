@@ -19,11 +19,12 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, func, inspect, select
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError
 
 import serve.migrations
 from moss.errors import ConfigError, DataError
-from serve.store.database import OWE_REWRITE, TO_WRITE, Database, answering
+from serve.store.database import OWE_REWRITE, TO_WRITE, Database, answering, check_exists
 from serve.store.tables import Base
 
 HEAD: Final = "head"
@@ -79,6 +80,26 @@ def migrate(database: Database, to: str = HEAD) -> tuple[str | None, str | None]
         elif target is not None:
             command.upgrade(settings, target)
     return before, target
+
+
+def check_is_store(url: URL) -> None:
+    """Refuse a database that the chat service never used.
+
+    Raises:
+        ConfigError: there is no database, or it has no conversations' tables.
+        StoreUnavailableError: no connection.
+    """
+    check_exists(url)
+    database = Database(url)
+    try:
+        with database.reading() as session:
+            if not inspect(session.connection()).has_table("conversation"):
+                raise ConfigError(
+                    f"{url.render_as_string()} holds no tables of the chat service; give the "
+                    "database that the service uses"
+                )
+    finally:
+        database.close()
 
 
 def num_conversations(database: Database) -> int:

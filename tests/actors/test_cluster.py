@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors import cluster
-from actors.cluster import check_resources, connect, short_temp_dir
+from actors.cluster import check_resources, connect, remove_folder, short_temp_dir
 from moss.errors import ConfigError, ResourceError
 
 
@@ -49,6 +49,46 @@ def test_a_long_temporary_folder_is_not_used(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("not_connected")
+def test_a_folder_goes_though_a_process_that_ends_still_writes_into_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "moss-session"
+    (folder / "logs").mkdir(parents=True)
+    remove = cluster.shutil.rmtree
+    left = ["gcs_server.out", "raylet.out"]
+
+    def remove_while_written(path: str, *, ignore_errors: bool) -> None:
+        remove(path, ignore_errors=ignore_errors)
+        if left:  # what a process that has not ended yet writes between listing and removal
+            folder.mkdir()
+            (folder / left.pop()).touch()
+
+    monkeypatch.setattr(cluster.shutil, "rmtree", remove_while_written)
+    remove_folder(str(folder))
+    assert not folder.exists()
+
+
+def test_a_folder_goes_though_a_second_signal_cuts_the_shutdown_short(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import ray
+
+    def interrupted() -> None:
+        raise SystemExit(15)
+
+    folder = tmp_path / "moss-session"
+    folder.mkdir()
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(cluster, "short_temp_dir", lambda: str(folder))
+    monkeypatch.setattr(cluster, "_start_private", lambda _: None)
+    monkeypatch.setattr(cluster, "check_resources", lambda *_, **__: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", interrupted)
+    with pytest.raises(SystemExit), connect(num_cpus_needed=1, what="a test"):
+        pass
+    assert not folder.exists()
+
+
 def test_a_private_start_says_nothing_of_its_token_but_what_else_ray_warns_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

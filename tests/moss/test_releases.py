@@ -36,15 +36,31 @@ def test_the_share_of_users_is_the_share_that_is_set() -> None:
 
 def test_a_rollback_undoes_the_last_step() -> None:
     first = Release(stable="SFT")
-    with pytest.raises(ConfigError, match="nothing came before"):
+    with pytest.raises(ConfigError, match="nothing to undo"):
         first.rolled_back()
     trial = first.with_canary("PAT", 0.1)
     assert trial.rolled_back().model_for("x") == "SFT"
     assert trial.rolled_back().canary is None
     done = trial.promoted("PAT")
     assert (done.stable, done.canary, done.previous) == ("PAT", None, "SFT")
-    assert done.rolled_back() == Release(stable="SFT", previous="PAT")
+    assert done.rolled_back() == Release(stable="SFT")
     assert done.promoted("PAT").previous == "SFT", "promoted twice is promoted once"
+
+
+@given(st.lists(st.tuples(st.sampled_from("ABC"), st.booleans()), min_size=1, max_size=6))
+def test_a_step_is_undone_once_and_the_next_one_can_be_undone_again(
+    steps: list[tuple[str, bool]],
+) -> None:
+    release = Release(stable="first")
+    for name, is_canary in steps:
+        before = release.stable
+        release = release.with_canary(name, 0.1) if is_canary else release.promoted(name)
+        if is_canary or name != before:
+            undone = release.rolled_back()
+            assert (undone.stable, undone.canary) == (before, None)
+            with pytest.raises(ConfigError, match=f"nothing to undo: {before}"):
+                undone.rolled_back()
+            release = release if name == "A" else undone
 
 
 def test_what_is_not_served_cannot_be_released() -> None:

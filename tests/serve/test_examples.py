@@ -71,3 +71,33 @@ async def test_an_example_shows_the_tool_at_work_or_says_that_it_stayed_unused(
     assert output.count("moss: 12+7 = 19.") == 4
     assert len(spies[tool].asked) == (4 if calls else 0)
     assert ("did not use calculator in the conversation that begins" in output) is not calls
+
+
+@pytest.mark.parametrize(("answers", "says"), [(False, "nothing answers at"), (True, "401")])
+async def test_an_example_says_what_is_wrong_with_the_service(
+    answers: bool, says: str, tmp_path: Path
+) -> None:
+    """Where nothing listens, and where something refuses every request."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"error": {"message": "give a key", "code": "missing_api_key"}}'
+        head = f"HTTP/1.1 401 Unauthorized\r\ncontent-length: {len(body)}\r\nconnection: close"
+        writer.write(head.encode() + b"\r\ncontent-type: application/json\r\n\r\n" + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    if not answers:
+        server.close()
+        await server.wait_closed()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(EXAMPLES / "calculator.py"), f"http://127.0.0.1:{port}",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), timeout=60)
+    server.close()
+    assert process.returncode == 2
+    assert says in out.decode()
+    assert "Traceback" not in err.decode()

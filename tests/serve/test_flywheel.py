@@ -74,6 +74,21 @@ def files_with(folder: Path, text: str) -> list[str]:
     ]
 
 
+def test_a_store_whose_users_all_declined_is_collected_as_nothing(
+    store: Store, config_file: str, tmp_path: Path
+) -> None:
+    for question in QUESTIONS:
+        ask(store, question, consent="none")
+    assert collect_prompts.main(["--config", config_file]) == 0
+    run = tmp_path / "runs" / "collected"
+    counts = load_manifest(str(run)).counts
+    assert (counts["clean"].ok, counts["clean"].filtered) == (0, len(QUESTIONS))
+    assert counts["select"].ok == 0
+    rows = storage.read_rows(str(run / "data" / "collected.parquet"))
+    assert {(row["text"], row["status"]) for row in rows} == {("", "filtered")}
+    assert "Every row came through" not in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_consented_prompts_become_seeds_until_their_users_take_them_back(
     store: Store, config_file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

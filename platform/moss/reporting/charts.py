@@ -97,7 +97,7 @@ def comparison_chart(chart: ComparisonChart) -> str:
 
 def histogram(chart: Histogram) -> str:
     """Columns per bin, groups stacked, expectations as a line across each column."""
-    totals = [sum(counts) for counts in zip(*(s.counts for s in chart.series), strict=True)]
+    totals = [sum(s.counts[index] for s in chart.series) for index in range(len(chart.bins))]
     scale = _PLOT_HEIGHT / (max([*totals, *chart.expected], default=0) or 1)
     width = 100 / max(1, len(chart.bins))
     base = _LINE + _PLOT_HEIGHT
