@@ -67,7 +67,8 @@ def _add_reading(router: APIRouter, service: ChatService) -> None:
         """`{id, turns}`: the shown path, oldest turn first.
 
         A turn's `siblings` are the ids of all turns in its place, oldest first, itself among them;
-        more than one means that there are branches to choose from.
+        more than one means that there are branches to choose from. `versions` are the same ids by
+        question: a list of answers for each wording.
         """
         return await _shown(service, _owner(request), conversation_id)
 

@@ -47,6 +47,7 @@ def shown_turn(stored: StoredTurn) -> Json:
         "id": stored.id,
         "parent_id": stored.parent_id,
         "siblings": list(stored.siblings),
+        "versions": list(map(list, stored.versions)),
         "model": stored.model,
         "human": turn.human,
         "moss": turn.moss,
@@ -72,7 +73,7 @@ def document(session: Session, owner: str, conversation_id: str) -> Json:
     turns = []
     for stored in stored_turns(session, conversation_id):
         shown = shown_turn(stored)
-        del shown["siblings"]
+        del shown["siblings"], shown["versions"]
         about = {
             "model_version": stored.model_version,
             "consent_version": stored.consent_version, "withdrawn_at": stored.withdrawn_at,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -11,7 +12,7 @@ Consent = Literal["none", "improve", "improve_with_replies"]
 """What a turn may be used for: nothing, its prompt, or its prompt and reply."""
 CONSENTS: Final[tuple[Consent, ...]] = get_args(Consent)
 """From the least to the most."""
-CONSENT_VERSION: Final = 1
+CONSENT_VERSION: Final = 2
 """Version of the consent text on the page; copied into each turn."""
 
 
@@ -48,6 +49,8 @@ class StoredTurn:
     """The turn it answers to; None for the first of a conversation."""
     siblings: tuple[str, ...] = ()
     """Turns with the same parent, itself among them, oldest first; filled in by `turns`."""
+    versions: tuple[tuple[str, ...], ...] = ()
+    """The siblings by question: the answers to each wording, oldest first; filled in by `turns`."""
     rating: int = 0
     reason: str = ""
     comment: str = ""
@@ -82,6 +85,14 @@ class Deleted:
     num_turns: int = 0
     images: tuple[str, ...] = ()
     """Ids of pictures that no turn shows any more; their files are the caller's to remove."""
+
+
+def by_question(turns: Iterable[StoredTurn]) -> tuple[tuple[str, ...], ...]:
+    """Ids of turns, those with the same prompt together."""
+    groups: dict[str, list[str]] = {}
+    for turn in turns:
+        groups.setdefault(turn.prompt, []).append(turn.id)
+    return tuple(map(tuple, groups.values()))
 
 
 def at_most(consent: Consent, limit: Consent) -> Consent:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,6 +24,7 @@ from serve.store.records import (
     NotStoredError,
     StoredTurn,
     at_most,
+    by_question,
 )
 from serve.store.tables import MAX_TITLE_CHARS, ConversationRow, FeedbackRow, ImageRow, TurnRow
 
@@ -140,7 +142,11 @@ def path(
     for turn_id, parent in parents.items():
         children.setdefault(parent, []).append(turn_id)
     found = {turn.id: turn for turn in stored_turns(session, conversation_id, children)}
-    return [found[turn_id] for turn_id in reversed(ids)]
+    shown = [found[turn_id] for turn_id in reversed(ids)]
+    return [
+        replace(turn, versions=by_question(found[sibling] for sibling in turn.siblings))
+        for turn in shown
+    ]
 
 
 def stored_turns(

@@ -316,6 +316,8 @@ async def test_markdown_code_and_formulas_are_drawn(page: Any, service: Service)
     exchange = await asked(page, "Explain")
     await exchange.locator("math").nth(1).wait_for()
     assert await exchange.locator("math msqrt").count() == 1
+    loaded = "[...document.fonts].some(font => font.family === 'Maths' && font.status === 'loaded')"
+    await becomes_true(page, loaded)
     await exchange.locator(".hl-keyword", has_text="def").wait_for()
     code = await exchange.locator("pre code").inner_text()
     assert code == "def root(x: float) -> float:\n    return x ** 0.5  # one of two"
@@ -371,6 +373,9 @@ async def test_consent_is_none_until_given_and_travels_with_each_turn(
     await asked(page, "first")
     await page.get_by_role("button", name="Settings").click()
     await page.get_by_role("button", name="Change…").click()
+    await page.get_by_text(
+        "Names of people, postal addresses and dates of birth stay in"
+    ).wait_for()
     await page.get_by_label("My prompts may be used").check(force=True)
     await page.get_by_role("button", name="Save").click()
     await page.get_by_role("dialog").wait_for(state="detached")
@@ -406,19 +411,35 @@ async def test_edits_and_new_answers_are_branches_to_switch_between(
     await exchanges.first.get_by_label("Regenerate").click()
     await page.locator(".reply", has_text="Three.").wait_for()
     await finished(exchanges.first)
-    assert await page.locator(".versions span").inner_text() == "3/3"
-    for version in ("2/3", "1/3"):
-        await page.get_by_label("Previous version").click()
-        await page.locator(".versions span", has_text=version).wait_for()
+    asked_again = service.engine.asked[-1]
+    assert asked_again.temperature == 0.7
+    assert asked_again.seed != service.engine.asked[0].seed
+    questions = page.get_by_label("Version of the question")
+    answers = page.get_by_label("Version of the answer")
+    assert await questions.inner_text() == await answers.inner_text() == "2/2"
+    await answers.get_by_label("Previous version").click()
+    await answers.get_by_text("1/2").wait_for()
+    await questions.get_by_label("Previous version").click()
+    await questions.get_by_text("1/2").wait_for()
+    assert await answers.count() == 0
     assert await page.locator(".bubble").all_inner_texts() == ["first", "second"]
     await asked(page, "third")  # goes on from the branch that is shown
     last = service.engine.renderer.tokenizer.decode(service.engine.prompts[-1])
     assert last.count("first") == last.count("second") == 1
     assert "edited" not in last
-    await page.reload()
-    await page.locator(".entry .title").first.click()
+    await page.reload()  # the address names the conversation
     await exchanges.nth(2).wait_for()
     assert await page.locator(".bubble").all_inner_texts() == ["first", "second", "third"]
+    await page.get_by_role("button", name="New chat").first.click()
+    await page.locator(".welcome").wait_for()
+    await page.go_back()
+    await exchanges.nth(2).wait_for()
+    await page.go_forward()
+    await page.locator(".welcome").wait_for()
+    await page.goto(f"{service.url}/#/c/{'0' * 32}")
+    await page.get_by_text("This conversation is not here").wait_for()
+    assert await page.locator(".welcome").is_visible()
+    assert page.url == f"{service.url}/"
 
 
 async def test_a_stopped_answer_leaves_the_conversation_as_it_was(
@@ -449,6 +470,7 @@ async def test_conversations_are_found_renamed_and_deleted(page: Any, service: S
     await page.fill("#search", "eiffel")  # stands in an answer
     titles = page.locator(".entry .title")
     await page.locator(".entry small", has_text="Under the Eiffel tower.").wait_for()
+    assert await page.locator(".entry mark").all_inner_texts() == ["Eiffel"]
     assert await titles.count() == 1
     await page.fill("#search", "no such words")
     await page.get_by_text("Nothing found").wait_for()
@@ -573,6 +595,7 @@ async def test_a_lost_connection_keeps_the_draft_and_comes_back(page: Any) -> No
     await page.context.set_offline(True)
     exchange = await ask(page, "What is 12+7?")
     await page.locator(".banner").wait_for()
+    assert await page.get_by_role("button", name="Try again").count() == 1
     await page.fill("#message", "a draft")
     await page.press("#message", "Enter")
     assert await page.input_value("#message") == "a draft"
@@ -631,10 +654,16 @@ async def test_the_page_speaks_chinese_and_fits_a_phone(browser: Any, service: S
     async with opened(browser, service.url, locale="zh-CN", viewport=phone) as page:
         assert "有什么可以帮您" in await page.inner_text(".welcome")
         assert await page.get_attribute("html", "lang") == "zh-Hans"
-        await asked(page, "法国的首都是哪里?")
+        exchange = await asked(page, "法国的首都是哪里?")
+        assert await exchange.locator(".call").inner_text() == '计算("12+7")'
         assert await page.evaluate("document.documentElement.scrollWidth") <= 360
         assert await page.evaluate("document.querySelector('.conversation').scrollWidth") <= 360
         assert not await page.locator("#sidebar").is_visible()
+        await page.get_by_label("回答选项").first.click()
+        panel = await page.locator(".panel").bounding_box()
+        assert panel["x"] >= 0
+        assert panel["x"] + panel["width"] <= 360
+        await page.keyboard.press("Escape")
         await page.get_by_label("对话列表").click()
         await page.locator("#sidebar .entry").wait_for()
         await page.keyboard.press("Escape")
@@ -743,3 +772,21 @@ async def test_axe_finds_no_fault(
         assert await violations(page) == [], "the settings"
         await page.get_by_role("button", name="Change…").click()
         assert await violations(page) == [], "the consent"
+
+
+async def test_an_example_uses_its_tool_once(page: Any, spies: dict[ToolName, Any]) -> None:
+    await page.get_by_role("button", name="Draw a red fox").click()
+    await finished(page.locator(".exchange"))
+    assert await page.get_attribute('[data-tool="text_to_image"]', "aria-pressed") == "false"
+
+
+async def test_a_long_wait_is_counted_and_named(page: Any, service: Service) -> None:
+    await page.clock.install()
+    service.engine.delay_s = 60
+    exchange = await ask(page, "What is 12+7?")
+    await exchange.locator(".waiting").wait_for()
+    assert await exchange.locator(".waiting").inner_text() == "Thinking"
+    await page.clock.fast_forward(31_000)
+    await exchange.locator(".waiting", has_text="longer than usual").wait_for()
+    await page.keyboard.press("Escape")
+    await finished(exchange)

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serve.store import CONSENT_VERSION
 from tests.serve.test_app import Make, body, client_of, make
 
 __all__ = ["make"]  # the fixture
@@ -56,6 +57,11 @@ async def test_an_edited_question_is_a_branch_to_go_back_to(make: Make) -> None:
     shown = (await client.put(path, json={"turn_id": second["turn_id"]})).json()
     assert [turn["human"] for turn in shown["turns"]] == ["one", "two"]
     assert shown["turns"][1]["siblings"] == [second["turn_id"], edited["turn_id"]]
+    place = {"conversation_id": conversation, "replace_turn": second["turn_id"]}
+    again = (await ask(client, "two", **place))["turn_id"]
+    shown = (await client.get(f"/app/conversations/{conversation}")).json()
+    assert shown["turns"][1]["versions"] == [[second["turn_id"], again], [edited["turn_id"]]]
+    assert (await client.delete(f"/app/turns/{again}")).is_success
     deleted = await client.delete(f"/app/turns/{second['turn_id']}")
     assert deleted.json()["num_turns"] == 1
     assert await humans(client, conversation) == ["one", "TWO"]
@@ -76,14 +82,18 @@ async def test_consent_is_recorded_by_version_and_withdrawn_for_what_is_there(ma
     client, service, _ = make()
     client.cookies.set("moss_user", "a" * 64)
     assert (await client.get("/app/consent")).json() == {
-        "consent": "none", "version": None, "recorded_at": None, "current_version": 1,
+        "consent": "none", "version": None, "recorded_at": None, "current_version": CONSENT_VERSION,
     }  # fmt: skip
-    stale = await client.put("/app/consent", json={"consent": "improve", "version": 0})
+    stale = await client.put(
+        "/app/consent", json={"consent": "improve", "version": CONSENT_VERSION - 1}
+    )
     assert (stale.status_code, stale.json()["error"]["code"]) == (409, "consent_text_changed")
-    await client.put("/app/consent", json={"consent": "improve", "version": 1})
+    await client.put("/app/consent", json={"consent": "improve", "version": CONSENT_VERSION})
     await ask(client, "for training", consent="improve")
     assert len(service.store.consented_prompts()) == 1
-    answer = (await client.put("/app/consent", json={"consent": "none", "version": 1})).json()
+    answer = (
+        await client.put("/app/consent", json={"consent": "none", "version": CONSENT_VERSION})
+    ).json()
     assert answer == {"consent": "none", "num_withdrawn": 1}
     await ask(client, "a page with an old switch", consent="improve")
     assert service.store.consented_prompts() == []
@@ -144,7 +154,7 @@ async def test_deleting_all_data_leaves_nothing_and_the_picture_files_go(
     picture = tmp_path / f"{'d' * 32}.png"
     picture.write_bytes(b"png")
     _show_picture(service.store, ids["turn_id"], "d" * 32)
-    await client.put("/app/consent", json={"consent": "improve", "version": 1})
+    await client.put("/app/consent", json={"consent": "improve", "version": CONSENT_VERSION})
     assert (await client.delete("/app/data")).json() == {"num_turns": 1}
     assert not picture.exists()
     assert (await client.get("/app/conversations")).json() == []

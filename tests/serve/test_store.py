@@ -13,7 +13,14 @@ import pytest
 from moss.chat import Conversation, Turn
 from moss.errors import DataError
 from moss.meta_instruction import MetaInstruction
-from serve.store import ConversationSummary, Deleted, NotStoredError, Store, StoredTurn
+from serve.store import (
+    CONSENT_VERSION,
+    ConversationSummary,
+    Deleted,
+    NotStoredError,
+    Store,
+    StoredTurn,
+)
 from serve.store.portable import ImportedTurn
 
 META = MetaInstruction("tiny", False, frozenset())
@@ -176,7 +183,7 @@ def test_a_recorded_decision_bounds_the_consent_of_later_turns(store: Store) -> 
     assert [row.consent for row in store.consented_prompts()] == ["improve"]
     last = store.last_consent("ann")
     assert last is not None
-    assert (last.consent, last.version) == ("improve", 1)
+    assert (last.consent, last.version) == ("improve", CONSENT_VERSION)
 
 
 def test_a_turn_carries_the_version_of_the_text_that_its_user_agreed_to(store: Store) -> None:

@@ -5,13 +5,25 @@ import type { Call, Failure, Turn } from "./types";
 
 let count = 0;
 
-/** A turn to be answered, at the end of the conversation or in the place of another one. */
-export function newTurn(prompt: string, insteadOf?: Turn): Turn {
+/** A turn to be answered at the end of the conversation. */
+export function newTurn(prompt: string, extraTool: string | null = null): Turn {
   count += 1;
+  const key = `new-${count}`;
   return {
-    key: `new-${count}`, isStored: false, siblings: insteadOf?.siblings ?? [], prompt, model: "", reply: "", thoughts: "", calls: [], references: [],
+    key, isStored: false, versions: [[key]], extraTool, prompt, model: "", reply: "", thoughts: "", calls: [], references: [],
     images: [], status: "running", wasCut: false, failure: null, rating: 0, createdAt: new Date().toISOString(),
   };
+}
+
+/** A turn to be answered in the place of another one: to the same question, or to another wording of it. */
+export function turnInstead(of: Turn, prompt: string): Turn {
+  const isSame = prompt === of.prompt;
+  const turn = newTurn(prompt, isSame ? of.extraTool : null);
+  // A turn that was not stored leaves with the page's memory of it.
+  const versions = of.versions.map((keys) => keys.filter((key) => of.isStored || key !== of.key));
+  const at = isSame ? of.versions.findIndex((keys) => keys.includes(of.key)) : -1;
+  const grown = at < 0 ? [...versions, [turn.key]] : versions.with(at, [...(versions[at] ?? []), turn.key]);
+  return { ...turn, versions: grown.filter((keys) => keys.length) };
 }
 
 /** The turn after one more event. */
@@ -33,7 +45,8 @@ export function grow(turn: Turn, event: StreamEvent): Turn {
     case "image": return { ...turn, images: [...turn.images, event.id] };
     case "done": {
       if (!event.turn_id) return turn;
-      return { ...turn, key: event.turn_id, isStored: true, siblings: [...turn.siblings, event.turn_id] };
+      const versions = turn.versions.map((keys) => keys.map((key) => (key === turn.key ? event.turn_id : key)));
+      return { ...turn, key: event.turn_id, isStored: true, versions };
     }
     case "finish": return { ...turn, wasCut: event.reason === "length" };
   }
@@ -55,7 +68,7 @@ export function fromStored(stored: StoredTurn): Turn {
     api, argument, text, state: ok ? "done" : "failed", seconds: null,
   }));
   return {
-    key: stored.id, isStored: true, siblings: stored.siblings, prompt: stored.human, model: stored.model, reply: stored.moss,
+    key: stored.id, isStored: true, versions: stored.versions, extraTool: null, prompt: stored.human, model: stored.model, reply: stored.moss,
     thoughts: stored.inner_thoughts ?? "", calls, references: stored.references, images: stored.images,
     status: "done", wasCut: false, failure: null, rating: stored.rating, createdAt: stored.created_at,
   };
@@ -66,8 +79,8 @@ export function fromStored(stored: StoredTurn): Turn {
  * beside a turn that it has. Turns that were stopped or failed are not in that record.
  */
 export function placeAmong(turns: readonly Turn[]): string | null {
-  const lastStored = turns.findLastIndex((turn) => turn.isStored);
-  return turns[lastStored + 1]?.siblings[0] ?? null;
+  const next = turns[turns.findLastIndex((turn) => turn.isStored) + 1];
+  return next?.versions.flat().find((key) => key !== next.key) ?? null;
 }
 
 /** The turn once its stream has ended, one way or another. */

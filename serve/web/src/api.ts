@@ -51,6 +51,7 @@ async function refusal(answer: Response): Promise<ApiFailure> {
     // Not an answer of this API, such as a proxy's page: its status has to do.
   }
   if (answer.status === 401) return new ApiFailure("key", message);
+  if (answer.status === 404) return new ApiFailure("missing", message);
   const wait = Number(answer.headers.get("retry-after"));
   const waitS = Number.isFinite(wait) ? Math.max(0, wait) : 0;
   if (answer.status === 429 || answer.status === 503) return new ApiFailure("rate", message, waitS || 2);
@@ -71,6 +72,7 @@ async function json<T>(path: string, method = "GET", body?: object): Promise<T> 
 export type StoredTurn = {
   id: string;
   siblings: string[];
+  versions: string[][];
   model: string;
   human: string;
   moss: string;

@@ -1,21 +1,41 @@
 // What the page does with a conversation: ask, stop, branch, rate.
 
-import { ended, fromStored, grow, newTurn, placeAmong } from "./answer";
+import { address, addressed } from "./address";
+import { ended, fromStored, grow, newTurn, placeAmong, turnInstead } from "./answer";
 import { api, ApiFailure, asFailure, streamAnswer, type Conversation, type StreamEvent } from "./api";
 import { Library } from "./library";
 import { levelFor, optionsFor, rememberOptions } from "./options";
 import type { Options, Turn } from "./types";
+import { nameOfApi } from "./words";
 
 /** Deltas are shown at most this often; the eye sees no more, and long answers stay cheap. */
 const DRAW_EVERY_MS = 40;
+/** Of another answer to the same question: a service that takes the likeliest words would repeat itself. */
+const TEMPERATURE_AGAIN = 0.7;
+const MAX_SEED = 2 ** 31;
+
+type Sampling = { readonly temperature?: number; readonly seed?: number };
 
 export class ChatApp extends Library {
   private stopper: AbortController | null = null;
   /** Counts openings, so that what belongs to an earlier one is dropped. */
   opened = 0;
 
-  override startNew(): void {
+  constructor() {
+    super();
+    window.addEventListener("hashchange", () => void this.openAddressed());
+  }
+
+  protected override async openAddressed(): Promise<void> {
+    const id = addressed();
+    if (id === this.state.conversation) return;
+    if (id) await this.open(id);
+    else this.startNew();
+  }
+
+  override startNew(step: "push" | "replace" = "push"): void {
     this.leave();
+    address(null, step);
     const { settings, models } = this.state;
     const options = settings ? optionsFor(null, settings, models) : this.state.options;
     this.set({ conversation: null, turns: [], options, notice: "" });
@@ -37,9 +57,14 @@ export class ChatApp extends Library {
       const { turns } = await load();
       const { settings, models } = this.state;
       if (opening !== this.opened || !settings) return;
+      address(id);
       this.set({ conversation: id, turns: turns.map(fromStored), options: optionsFor(id, settings, models), notice: "" });
     } catch (error) {
-      this.report(error);
+      if (opening !== this.opened) return;
+      if (error instanceof ApiFailure && error.kind === "missing") {
+        this.startNew("replace");
+        this.set({ notice: this.words.noConversation });
+      } else this.report(error);
     }
   }
 
@@ -61,16 +86,17 @@ export class ChatApp extends Library {
     return this.answer([...this.state.turns, newTurn(prompt)]);
   }
 
-  /** An example shows its tool, so the tool is switched on for it. */
+  /** An example shows its tool, so the tool is on for it; the switches stay as they are. */
   askExample(tool: string, prompt: string): Promise<void> {
-    this.setOptions({ tools: { ...this.state.options.tools, [tool]: true } });
-    return this.ask(prompt);
+    return this.answer([...this.state.turns, newTurn(prompt, tool)]);
   }
 
   /** Another answer to the same prompt, or to an edited one, in the turn's place. */
   askAgain(turn: Turn, prompt = turn.prompt): Promise<void> {
     const at = this.state.turns.indexOf(turn);
-    return this.answer([...this.state.turns.slice(0, at), newTurn(prompt, turn)]);
+    const isOther = prompt === turn.prompt && !turn.failure;
+    const sampling = isOther ? { temperature: TEMPERATURE_AGAIN, seed: Math.floor(Math.random() * MAX_SEED) } : {};
+    return this.answer([...this.state.turns.slice(0, at), turnInstead(turn, prompt)], sampling);
   }
 
   continueAnswer(turn: Turn): Promise<void> {
@@ -84,7 +110,7 @@ export class ChatApp extends Library {
   }
 
   /** Answer the last of `turns`, which becomes the shown path. */
-  private async answer(turns: readonly Turn[]): Promise<void> {
+  private async answer(turns: readonly Turn[], sampling: Sampling = {}): Promise<void> {
     const turn = turns.at(-1);
     if (!turn || this.state.running) return;
     const opening = this.opened;
@@ -97,7 +123,7 @@ export class ChatApp extends Library {
     let drawn = 0;
     let error: unknown = null;
     try {
-      for await (const event of streamAnswer(this.request(turns, turn.prompt), stopper.signal)) {
+      for await (const event of streamAnswer({ ...this.request(turns, turn), ...sampling }, stopper.signal)) {
         growing = grow(growing, event);
         if (opening === this.opened) this.noteEvent(event);
         if (event.type !== "text" || performance.now() - drawn > DRAW_EVERY_MS) {
@@ -116,7 +142,7 @@ export class ChatApp extends Library {
     else await this.loadHistory().catch((failure: unknown) => this.report(failure));
   }
 
-  private request(turns: readonly Turn[], prompt: string): object {
+  private request(turns: readonly Turn[], { prompt, extraTool }: Turn): object {
     const { options, models, conversation } = this.state;
     const quality = levelFor(options, models);
     return {
@@ -124,7 +150,7 @@ export class ChatApp extends Library {
       messages: [{ role: "user", content: prompt }],
       stream: true,
       moss: {
-        tools: options.tools,
+        tools: extraTool ? { ...options.tools, [extraTool]: true } : options.tools,
         ...(options.thoughts ? {} : { inner_thoughts: false }),
         ...(quality === null ? {} : { quality }),
         include: ["inner_thoughts", "commands", "results", "references", "images"],
@@ -135,10 +161,11 @@ export class ChatApp extends Library {
 
   private noteEvent(event: StreamEvent): void {
     if (event.type === "commands" && event.commands.length) {
-      this.set({ announcement: `${event.commands.map((call) => call.api).join(", ")}: ${this.words.running}` });
+      this.set({ announcement: `${event.commands.map((call) => nameOfApi(call.api, this.words)).join(", ")}: ${this.words.running}` });
     }
     if (event.type === "done" && event.conversation_id && event.conversation_id !== this.state.conversation) {
       this.set({ conversation: event.conversation_id });
+      address(event.conversation_id);
       rememberOptions(event.conversation_id, this.state.options);
     }
   }

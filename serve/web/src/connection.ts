@@ -21,6 +21,9 @@ export abstract class Connection extends Observable<State> {
   /** Load what a user of this key has. */
   protected abstract loadOwn(): Promise<void>;
 
+  /** Open the conversation that the page's address names. */
+  protected abstract openAddressed(): Promise<void>;
+
   get words(): Words {
     return WORDS[this.state.preferences.language];
   }
@@ -33,6 +36,7 @@ export abstract class Connection extends Observable<State> {
       if (settings.needs_key && !apiKey.get()) return this.set({ dialog: "key" });
       const [models] = await Promise.all([api.models(), this.loadOwn()]);
       this.set({ models, keyRefused: false, options: optionsFor(conversation, settings, models) });
+      await this.openAddressed();
     } catch (error) {
       this.report(error);
     }

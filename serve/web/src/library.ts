@@ -12,7 +12,7 @@ export abstract class Library extends Connection {
   private query = "";
 
   abstract open(id: string): Promise<void>;
-  abstract startNew(): void;
+  abstract startNew(step?: "push" | "replace"): void;
 
   protected override async loadOwn(): Promise<void> {
     const [decision] = await Promise.all([api.consent(), this.loadHistory()]);
@@ -55,7 +55,7 @@ export abstract class Library extends Connection {
     await this.reporting(async () => {
       await api.remove(id);
       forgetOptions(id);
-      if (id === this.state.conversation) this.startNew();
+      if (id === this.state.conversation) this.startNew("replace");
       await this.refresh();
     });
   }
@@ -64,7 +64,7 @@ export abstract class Library extends Connection {
     await this.reporting(async () => {
       await api.removeAll();
       for (const row of this.state.conversations) forgetOptions(row.id);
-      this.startNew();
+      this.startNew("replace");
       await this.loadOwn();
     });
   }

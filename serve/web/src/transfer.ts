@@ -21,7 +21,7 @@ export async function readExport(file: File): Promise<unknown[] | null> {
 /** One conversation in the form of the server's export. */
 export function asExport({ title, turns }: Exported): string {
   let above: string | null = null;
-  const line = turns.map(({ siblings: _, ...turn }) => {
+  const line = turns.map(({ siblings: _, versions: __, ...turn }) => {
     const linked = { ...turn, parent_id: above };
     above = turn.id;
     return linked;

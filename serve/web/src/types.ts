@@ -21,7 +21,7 @@ export type Reference = {
 
 /** Why an answer did not arrive whole. */
 export type Failure = {
-  readonly kind: "network" | "broken" | "rate" | "key" | "refused";
+  readonly kind: "network" | "broken" | "rate" | "key" | "missing" | "refused";
   readonly message: string;
   /** Time in milliseconds since 1970 from which another try makes sense. */
   readonly retryAt: number;
@@ -33,8 +33,10 @@ export type Turn = {
   /** Name within the page; the server's id once the turn is stored. */
   readonly key: string;
   readonly isStored: boolean;
-  /** Ids of the stored turns in its place, oldest first; itself among them once it is stored. */
-  readonly siblings: readonly string[];
+  /** Keys of the turns in its place, itself among them: the answers to each wording of the question, oldest first. */
+  readonly versions: readonly (readonly string[])[];
+  /** A tool that is on for this turn, whatever the switches say. */
+  readonly extraTool: string | null;
   readonly prompt: string;
   /** Name of the model that answers; empty until it begins. */
   readonly model: string;

@@ -15,17 +15,18 @@ const en = {
   welcome: "What can I do for you?", welcomeHint: "I can calculate, solve equations, look things up and draw.",
   disclaimer: "MOSS can be wrong. Check what matters; each answer shows its tools and sources.",
   web_search: "Search", calculator: "Calculator", equation_solver: "Equations", text_to_image: "Images",
-  thinking: "Thinking", thoughts: "Thoughts", references: "Sources", referenceOf: "Source", sourceFound: "source", sourcesFound: "sources",
+  Search: "Search", Calculate: "Calculate", Solve: "Solve", Text2Image: "Text2Image", imageDrawn: "Image generated successfully.",
+  thinking: "Thinking", takesLong: "This takes longer than usual; you can stop it and try again.", thoughts: "Thoughts", references: "Sources", referenceOf: "Source", sourceFound: "source", sourcesFound: "sources",
   running: "running", finished: "finished", noResult: "no result", dropped: "not run: this tool is off",
   imageAlt: "Picture drawn for", regenerate: "Regenerate", copy: "Copy", copied: "Copied", copyCode: "Copy code", edit: "Edit", taskDone: "Done", taskOpen: "To do",
   editMessage: "Edit message", sendEdited: "Send", good: "Good answer", bad: "Bad answer", whatWasGood: "What was good?", whatWasBad: "What went wrong?",
   tellMore: "Tell us more (optional)", sendFeedback: "Send feedback", feedbackThanks: "Thank you.",
-  previousVersion: "Previous version", nextVersion: "Next version", version: "Version",
+  previousVersion: "Previous version", nextVersion: "Next version", questionVersion: "Version of the question", answerVersion: "Version of the answer",
   continueAnswer: "Continue", continuePrompt: "Please continue.", continueFrom: "Please continue this answer from where it stops:",
   stopped: "You stopped this answer. The model does not remember it.", cut: "The answer reached its length limit.",
   broken: "The connection broke before the answer was complete.", unreachable: "The server cannot be reached.",
   tooMany: "Too many requests right now.", retry: "Try again", retryIn: "Try again in", offline: "No connection to the server.",
-  failedToLoad: "This could not be loaded.", you: "You said", moss: "MOSS", answering: "MOSS is answering.", answered: "Answer complete.",
+  failedToLoad: "This could not be loaded.", noConversation: "This conversation is not here. It may have been deleted, or belong to another browser.", you: "You said", moss: "MOSS", answering: "MOSS is answering.", answered: "Answer complete.",
   confirmDelete: "Delete this conversation?", confirmDeleteHint: "It is removed from the server for good.",
   keyTitle: "This service needs a key", keyLabel: "API key", keyHint: "Kept in this tab only, and forgotten when you close it.", keyWrong: "The server did not accept this key.", useKey: "Use key", changeKey: "API key…",
   language: "Language", theme: "Theme", system: "System", light: "Light", dark: "Dark", data: "Your data", shortcuts: "Keyboard",
@@ -51,17 +52,18 @@ const zh: Words = {
   welcome: "有什么可以帮您？", welcomeHint: "我会计算、解方程、查资料、画图。",
   disclaimer: "MOSS 可能出错，重要内容请核实；每个回答都会列出所用的工具和来源。",
   web_search: "搜索", calculator: "计算器", equation_solver: "解方程", text_to_image: "画图",
-  thinking: "正在思考", thoughts: "思考", references: "来源", referenceOf: "来源", sourceFound: "个来源", sourcesFound: "个来源",
+  Search: "搜索", Calculate: "计算", Solve: "解方程", Text2Image: "画图", imageDrawn: "图片已生成。",
+  thinking: "正在思考", takesLong: "用时比平常长；您可以停止后重试。", thoughts: "思考", references: "来源", referenceOf: "来源", sourceFound: "个来源", sourcesFound: "个来源",
   running: "运行中", finished: "已完成", noResult: "没有结果", dropped: "未运行：该工具已关闭",
   imageAlt: "按要求画的图：", regenerate: "重新生成", copy: "复制", copied: "已复制", copyCode: "复制代码", edit: "编辑", taskDone: "已完成", taskOpen: "待办",
   editMessage: "编辑消息", sendEdited: "发送", good: "好回答", bad: "差回答", whatWasGood: "好在哪里？", whatWasBad: "哪里不好？",
   tellMore: "请多说几句（可不填）", sendFeedback: "提交反馈", feedbackThanks: "谢谢。",
-  previousVersion: "上一个版本", nextVersion: "下一个版本", version: "版本",
+  previousVersion: "上一个版本", nextVersion: "下一个版本", questionVersion: "问题的版本", answerVersion: "回答的版本",
   continueAnswer: "继续", continuePrompt: "请继续。", continueFrom: "请从中断处接着写完这个回答：",
   stopped: "您停止了这个回答。模型不会记住它。", cut: "回答达到了长度上限。",
   broken: "回答还没结束，连接就断了。", unreachable: "无法连接服务器。",
   tooMany: "当前请求过多。", retry: "重试", retryIn: "重试倒计时", offline: "与服务器的连接已断开。",
-  failedToLoad: "无法载入。", you: "您说", moss: "MOSS", answering: "MOSS 正在回答。", answered: "回答完毕。",
+  failedToLoad: "无法载入。", noConversation: "没有这段对话。它可能已被删除，或属于另一个浏览器。", you: "您说", moss: "MOSS", answering: "MOSS 正在回答。", answered: "回答完毕。",
   confirmDelete: "删除这段对话？", confirmDeleteHint: "它会从服务器上永久删除。",
   keyTitle: "该服务需要密钥", keyLabel: "API 密钥", keyHint: "只保存在当前标签页，关闭后即清除。", keyWrong: "服务器没有接受这个密钥。", useKey: "使用密钥", changeKey: "API 密钥…",
   language: "语言", theme: "主题", system: "跟随系统", light: "浅色", dark: "深色", data: "您的数据", shortcuts: "键盘",
@@ -73,6 +75,9 @@ const zh: Words = {
 };
 
 export const WORDS: Record<Language, Words> = { en, zh };
+
+/** What a tool is called where its calls are shown; tools that this page does not know keep their name. */
+export const nameOfApi = (api: string, words: Words): string => words[api as keyof Words] ?? api;
 
 export const EXAMPLES: Record<Language, readonly { tool: string; text: string }[]> = {
   en: [
@@ -133,6 +138,32 @@ export const CONSENT_TEXTS: Record<number, Record<Language, ConsentText>> = {
         improve_with_replies: { title: "可以使用我的提问和回答", text: "同上，并包括您得到的回答和您的评价。" },
       },
       note: "删除对话后，它也不会进入以后的任何收集。模型已经学到的内容无法收回。",
+    },
+  },
+  2: {
+    en: {
+      intro: "Good models are made from real questions. Nothing is used unless you choose it here, and you can change it at any time for what you send afterwards.",
+      choices: {
+        none: { title: "Do not use my messages", text: "They are kept in your history only, until you delete them." },
+        improve: {
+          title: "My prompts may be used",
+          text: "A program first removes what it recognizes of e-mail addresses, telephone, identity and card numbers, keys and the like. Names of people, postal addresses and dates of birth stay in. Then prompts may become seeds for new training questions.",
+        },
+        improve_with_replies: { title: "My prompts and the replies may be used", text: "As above, together with the answers you got and how you rated them." },
+      },
+      note: "Leave out what nobody else should read. Deleting a conversation also takes it out of every later collection. What a model has already learned cannot be taken back.",
+    },
+    zh: {
+      intro: "好的模型来自真实的问题。除非您在这里选择，否则不会使用任何内容；您可以随时更改，更改只影响之后发送的内容。",
+      choices: {
+        none: { title: "不要使用我的消息", text: "它们只保存在您的历史中，直到您删除。" },
+        improve: {
+          title: "可以使用我的提问",
+          text: "程序会先去掉它能识别的电子邮箱、电话号码、证件号码、银行卡号、密钥等；人名、邮寄地址和出生日期不会被去掉。然后提问可能成为新训练问题的种子。",
+        },
+        improve_with_replies: { title: "可以使用我的提问和回答", text: "同上，并包括您得到的回答和您的评价。" },
+      },
+      note: "请不要写入不愿让他人看到的内容。删除对话后，它也不会进入以后的任何收集。模型已经学到的内容无法收回。",
     },
   },
 };

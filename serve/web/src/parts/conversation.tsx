@@ -1,6 +1,7 @@
 // The open conversation, which keeps to its end while an answer grows unless the reader scrolled up.
 
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { addressed } from "../address";
 import { useApp, useAppState, useWords } from "../state";
 import type { Turn } from "../types";
 import { IconButton } from "./button";
@@ -10,7 +11,7 @@ import { Welcome } from "./welcome";
 const NEAR_PX = 80;
 
 /** A turn's place among its versions; unlike its key it stays when the server has stored it. */
-const versionOf = (turn: Turn) => (turn.isStored ? turn.siblings.indexOf(turn.key) : turn.siblings.length);
+const versionOf = (turn: Turn) => turn.versions.flat().indexOf(turn.key);
 
 export function ConversationView() {
   const app = useApp();
@@ -19,7 +20,7 @@ export function ConversationView() {
   const view = useRef<HTMLDivElement>(null);
   const [isAtEnd, setAtEnd] = useState(true);
 
-  const toEnd = () => view.current?.scrollTo({ top: view.current.scrollHeight });
+  const toEnd = () => view.current?.scrollTo({ top: turns.length ? view.current.scrollHeight : 0 });
   useLayoutEffect(() => { if (isAtEnd) toEnd(); });
   useEffect(() => { setAtEnd(true); toEnd(); }, [conversation, turns.length]);
   const onScroll = () => {
@@ -29,7 +30,7 @@ export function ConversationView() {
   return (
     <div class="conversation-frame">
       <div class="conversation" ref={view} onScroll={onScroll} role="log" aria-live="off" aria-label={words.conversation} tabIndex={0}>
-        {!turns.length && <Welcome />}
+        {!turns.length && !addressed() && <Welcome />}
         {turns.map((turn, index) => (
           <Exchange
             key={`${app.opened}/${index}/${versionOf(turn)}`}

@@ -84,7 +84,7 @@ export function ConsentLine() {
   const now = { none: words.consentNow, improve: words.consentNowPrompts, improve_with_replies: words.consentNowReplies }[app.consent];
   return (
     <p class="consent-line">
-      <Icon name="lock" /> <span>{now}</span>
+      <Icon name={app.consent === "none" ? "lock" : "unlock"} /> <span>{now}</span>
       <button type="button" class="link" onClick={() => app.set({ dialog: "consent" })}>{words.consentChange}</button>
     </p>
   );

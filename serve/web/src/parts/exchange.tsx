@@ -50,7 +50,7 @@ function Prompt({ turn, isBusy }: Props) {
       <h2 class="sr-only">{words.you}</h2>
       <div class="bubble" dir="auto">{turn.prompt}</div>
       <div class="actions">
-        <Versions turn={turn} isBusy={isBusy} />
+        <QuestionVersions turn={turn} isBusy={isBusy} />
         <IconButton icon="edit" label={words.editMessage} disabled={isBusy} onClick={() => setEditing(true)} />
         <CopyButton text={turn.prompt} label="copy" />
       </div>
@@ -88,25 +88,36 @@ function EditPrompt({ text, onSend, onCancel }: { text: string; onSend: (text: s
   );
 }
 
-/** Which of the answers in this place is shown; one that is not stored counts as the last. */
-function Versions({ turn, isBusy }: { turn: Turn; isBusy: boolean }) {
+/** Which wording of the question is shown; another one comes with its newest answer. */
+function QuestionVersions({ turn, isBusy }: { turn: Turn; isBusy: boolean }) {
+  const words = useWords();
+  const at = turn.versions.findIndex((keys) => keys.includes(turn.key));
+  return <Versions label={words.questionVersion} keys={turn.versions.map((keys) => keys.at(-1) ?? "")} at={at} isBusy={isBusy} />;
+}
+
+function AnswerVersions({ turn, isBusy }: { turn: Turn; isBusy: boolean }) {
+  const words = useWords();
+  const keys = turn.versions.find((group) => group.includes(turn.key)) ?? [];
+  return <Versions label={words.answerVersion} keys={keys} at={keys.indexOf(turn.key)} isBusy={isBusy} />;
+}
+
+function Versions({ label, keys, at, isBusy }: { label: string; keys: readonly string[]; at: number; isBusy: boolean }) {
   const app = useApp();
   const words = useWords();
-  const all = turn.isStored ? turn.siblings : [...turn.siblings, turn.key];
-  if (all.length < 2) return null;
-  const at = all.indexOf(turn.key);
+  if (keys.length < 2) return null;
   const go = async (to: number) => {
-    const other = all[to];
+    const other = keys[to];
     if (!other) return;
     await app.showVersion(other);
     // The other version is another piece of the page: the focus goes on to its buttons.
-    window.setTimeout(() => document.querySelector<HTMLElement>(`[data-turn="${other}"] .versions button:enabled`)?.focus(), 0);
+    const again = `[data-turn="${other}"] .versions[aria-label="${label}"] button:enabled`;
+    window.setTimeout(() => document.querySelector<HTMLElement>(again)?.focus(), 0);
   };
   return (
-    <div class="versions" role="group" aria-label={words.version}>
+    <div class="versions" role="group" aria-label={label}>
       <IconButton icon="left" label={words.previousVersion} disabled={isBusy || at <= 0} onClick={() => void go(at - 1)} />
-      <span aria-live="polite">{at + 1}/{all.length}</span>
-      <IconButton icon="chevron" label={words.nextVersion} disabled={isBusy || at >= all.length - 1} onClick={() => void go(at + 1)} />
+      <span aria-live="polite">{at + 1}/{keys.length}</span>
+      <IconButton icon="chevron" label={words.nextVersion} disabled={isBusy || at >= keys.length - 1} onClick={() => void go(at + 1)} />
     </div>
   );
 }
@@ -154,9 +165,10 @@ function Actions({ turn, isLast, isBusy, namesModel }: Omit<Props, "language">) 
   return (
     <>
       <div class="actions">
+        <AnswerVersions turn={turn} isBusy={isBusy} />
         {turn.reply && <CopyButton text={turn.reply} label="copy" />}
         {turn.isStored && thumbs}
-        <IconButton icon="regenerate" label={words.regenerate} disabled={isBusy} onClick={() => void app.askAgain(turn)} />
+        {!turn.failure && <IconButton icon="regenerate" label={words.regenerate} disabled={isBusy} onClick={() => void app.askAgain(turn)} />}
         {mayContinue && (
           <button type="button" class="plain small" disabled={isBusy} onClick={() => void app.continueAnswer(turn)}>
             <Icon name="continue" /> {words.continueAnswer}

@@ -66,7 +66,7 @@ function History({ onOpen }: { onOpen: () => void }) {
             <ul>
               {members.map((row) => (
                 <Entry
-                  key={row.id} row={row} isCurrent={row.id === conversation} onDelete={() => setDeleting(row)}
+                  key={row.id} row={row} query={found ? query.trim() : ""} isCurrent={row.id === conversation} onDelete={() => setDeleting(row)}
                   onOpen={() => { void app.open(row.id); onOpen(); }}
                 />
               ))}
@@ -85,9 +85,9 @@ function History({ onOpen }: { onOpen: () => void }) {
   );
 }
 
-type EntryProps = { row: ConversationSummary; isCurrent: boolean; onOpen: () => void; onDelete: () => void };
+type EntryProps = { row: ConversationSummary; query: string; isCurrent: boolean; onOpen: () => void; onDelete: () => void };
 
-function Entry({ row, isCurrent, onOpen, onDelete }: EntryProps) {
+function Entry({ row, query, isCurrent, onOpen, onDelete }: EntryProps) {
   const app = useApp();
   const words = useWords();
   const [isRenaming, setRenaming] = useState(false);
@@ -97,7 +97,7 @@ function Entry({ row, isCurrent, onOpen, onDelete }: EntryProps) {
   return (
     <li class={isCurrent ? "entry is-current" : "entry"}>
       <button type="button" class="title" aria-current={isCurrent ? "page" : undefined} title={row.title} onClick={onOpen}>
-        {row.title}{row.match && <small>{row.match}</small>}
+        <Marked text={row.title} query={query} />{row.match && <small><Marked text={row.match} query={query} /></small>}
       </button>
       <Menu
         label={`${words.more}: ${row.title}`}
@@ -110,6 +110,13 @@ function Entry({ row, isCurrent, onOpen, onDelete }: EntryProps) {
       />
     </li>
   );
+}
+
+/** A text with every place where it holds the searched words. */
+function Marked({ text, query }: { text: string; query: string }) {
+  if (!query) return <>{text}</>;
+  const searched = new RegExp(`(${query.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")})`, "iu");
+  return <>{text.split(searched).map((part, index) => (index % 2 ? <mark key={index}>{part}</mark> : part))}</>;
 }
 
 function Rename({ title, onDone }: { title: string; onDone: (title: string | null) => void }) {

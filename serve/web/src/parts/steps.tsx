@@ -1,10 +1,13 @@
 // What happened before the reply: thoughts, and each tool call with its state and result.
 
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { useWords } from "../state";
 import type { Call, Turn } from "../types";
-import type { Words } from "../words";
+import { nameOfApi, type Words } from "../words";
 import { Icon, iconOfApi, type IconName } from "./icon";
+
+const SHOW_TIME_AFTER_S = 5;
+const LONG_AFTER_S = 30;
 
 export function Steps({ turn }: { turn: Turn }) {
   const words = useWords();
@@ -18,8 +21,26 @@ export function Steps({ turn }: { turn: Turn }) {
           {turn.calls.map((call, index) => <CallStep key={index} call={call} turn={turn} />)}
         </ol>
       )}
-      {isWaiting && <p class="waiting"><span class="dots" aria-hidden="true"><i /><i /><i /></span> {words.thinking}</p>}
+      {isWaiting && <Waiting since={turn.createdAt} />}
     </>
+  );
+}
+
+/** How long an answer that shows nothing new has been on its way, once that is worth a word. */
+function Waiting({ since }: { since: string }) {
+  const words = useWords();
+  const elapsed = () => Math.floor((Date.now() - Date.parse(since)) / 1000);
+  const [passed, setPassed] = useState(elapsed);
+  useEffect(() => {
+    const timer = window.setInterval(() => setPassed(elapsed()), 1000);
+    return () => window.clearInterval(timer);
+  }, [since]);
+  return (
+    <p class="waiting">
+      <span class="dots" aria-hidden="true"><i /><i /><i /></span> {words.thinking}
+      {passed >= SHOW_TIME_AFTER_S && <span class="seconds">{passed} s</span>}
+      {passed >= LONG_AFTER_S && <span>{words.takesLong}</span>}
+    </p>
   );
 }
 
@@ -39,7 +60,7 @@ function CallStep({ call, turn }: { call: Call; turn: Turn }) {
   const mark: IconName | null = { running: null, done: "check", failed: "cross", dropped: "blocked" }[call.state] as IconName | null;
   const title = (
     <>
-      <code class="call">{call.api}<span class="call-argument">({quoted(call.argument)})</span></code>
+      <code class="call">{nameOfApi(call.api, words)}<span class="call-argument">({quoted(call.argument)})</span></code>
       {value && <span class="value">{value}</span>}
       <span class="step-state">
         {call.seconds !== null && <span class="seconds">{seconds(call.seconds)}</span>}
@@ -48,7 +69,8 @@ function CallStep({ call, turn }: { call: Call; turn: Turn }) {
       </span>
     </>
   );
-  const body = call.text ? <pre class="step-text" tabIndex={0}>{call.text}</pre> : null;
+  const text = resultText(call, words);
+  const body = text ? <pre class="step-text" tabIndex={0}>{text}</pre> : null;
   return <Step class={`is-${call.state}`} icon={iconOfApi(call.api)} title={title}>{body}</Step>;
 }
 
@@ -72,6 +94,11 @@ function Step({ class: extra, icon, title, children }: StepProps) {
 const quoted = (argument: string) => JSON.stringify(argument);
 const seconds = (value: number) => (value < 0.1 ? `${Math.max(1, Math.round(value * 1000))} ms` : `${value.toFixed(1)} s`);
 
+/** What the model read, which for a picture is one fixed English sentence. */
+function resultText(call: Call, words: Words): string {
+  return call.api === "Text2Image" && call.state === "done" ? words.imageDrawn : call.text;
+}
+
 /** A result that fits the line; searches say how many sources they found. */
 function shortValue(call: Call, turn: Turn, words: Words): string {
   if (call.state !== "done") return "";
@@ -79,6 +106,6 @@ function shortValue(call: Call, turn: Turn, words: Words): string {
     const found = call.text.match(/^<\|\d+\|>/gm)?.length ?? turn.references.length;
     return found ? `${found} ${found === 1 ? words.sourceFound : words.sourcesFound}` : "";
   }
-  const value = call.text.replace(/^'(.*)'$/s, "$1").trim();
+  const value = resultText(call, words).replace(/^'(.*)'$/s, "$1").trim();
   return value.length <= 48 && !value.includes("\n") ? value : "";
 }
