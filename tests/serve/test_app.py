@@ -169,7 +169,7 @@ async def test_one_round_of_tools_is_what_a_turn_has(
 
 async def test_values_that_ask_for_nothing_and_harmless_fields_are_taken(make: Make) -> None:
     client, _, _ = make()
-    asked = {
+    asked: dict[str, Any] = {
         "n": 1, "logprobs": False, "top_logprobs": None, "response_format": {"type": "text"},
         "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "tools": [],
         "functions": [], "function_call": "auto", "modalities": ["text"], "stop": None,

@@ -164,7 +164,7 @@ def test_the_page_and_its_files_are_served(address: str) -> None:
 
 
 async def test_leaving_clients_free_the_engine_and_are_no_errors(address: str) -> None:
-    asked = {
+    asked: dict[str, dict[str, object]] = {
         "/v1/chat/completions": {"messages": QUESTION, "tool_choice": "none"},
         "/v1/completions": {"prompt": "What is", "max_tokens": 400},
     }
