@@ -99,9 +99,11 @@ def test_the_application_receives_the_same_body_once(*, goes_along: bool) -> Non
         assert message["status"] == 204
 
     headers = [length(2), (b"content-type", b"application/json"), (b"host", b"localhost")]
-    scope: Scope = {"type": "http", "method": "POST", "path": "/health", "headers": headers}
-    scope |= {"query_string": b"", "client": ("127.0.0.1", 1), "app": None}
-    scope["state"] = {"api_key": ApiKeyConfig(sha256="0" * 64, label="tester")}
+    scope: Scope = {
+        "type": "http", "method": "POST", "path": "/health", "headers": headers, "app": None,
+        "query_string": b"", "client": ("127.0.0.1", 1),
+        "state": {"api_key": ApiKeyConfig(sha256="0" * 64, label="tester")},
+    }  # fmt: skip
     if goes_along:
         scope[SENT_BODY] = b"{}"
     client = Client() if goes_along else Client((0.0, piece(b"{}")))
