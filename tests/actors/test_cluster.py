@@ -1,6 +1,7 @@
 """A job that cannot get what it needs says so before any actor starts."""
 
 import logging
+import shutil
 import socket
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_a_folder_goes_though_a_process_that_ends_still_writes_into_it(
 ) -> None:
     folder = tmp_path / "moss-session"
     (folder / "logs").mkdir(parents=True)
-    remove = cluster.shutil.rmtree
+    remove = shutil.rmtree
     left = ["gcs_server.out", "raylet.out"]
 
     def remove_while_written(path: str, *, ignore_errors: bool) -> None:
@@ -63,7 +64,7 @@ def test_a_folder_goes_though_a_process_that_ends_still_writes_into_it(
             folder.mkdir()
             (folder / left.pop()).touch()
 
-    monkeypatch.setattr(cluster.shutil, "rmtree", remove_while_written)
+    monkeypatch.setattr(shutil, "rmtree", remove_while_written)
     remove_folder(str(folder))
     assert not folder.exists()
 
