@@ -86,6 +86,8 @@ def _iterate(
     restored = restore_state(config, actors, run_folder)
     iteration, totals = restored.iteration, restored.totals
     num_iterations = inputs.num_iterations(config)
+    if iteration:
+        logger.warning("goes on after iteration %d of %d", iteration, num_iterations)
     weights = _weight_sync(config, inputs, actors, run_folder)
     trainer = PPOTrainer(
         actors,
@@ -122,8 +124,11 @@ def _iterate(
                     progress.update(done=report.iteration, note=live_note(report))
                     if config.faults.dumps_rollouts_of(report.iteration):
                         write_dump(run_folder, _dump(report, watch.last))
-                    if report.iteration % config.checkpoint_every == 0:
+                    is_checkpoint = report.iteration % config.checkpoint_every == 0
+                    if is_checkpoint:
                         watch.keep_candidate(report.iteration)
+                    # A replay of a dumped iteration begins with the state before it.
+                    if is_checkpoint or config.faults.dumps_rollouts_of(report.iteration + 1):
                         save_state(writer, actors, trainer, totals, config, report)
             notes = watch.finish(join(run_folder, CHECKPOINT))
             cost = _cost(config, actors, totals, seconds=time.monotonic() - began)

@@ -8,6 +8,7 @@ training state that the iteration began with; prints a report as JSON and writes
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from jobs.entry import guarded
@@ -39,7 +40,15 @@ def replay(workspace: str, run_id: str, iteration: int) -> None:
     config = load_config(
         TrainPPOConfig, Path(folder, CONFIG_FILE), [f"workspace={absolute(workspace)}"]
     )
-    print(replay_iteration(config, folder, iteration).to_json())
+    report = replay_iteration(config, folder, iteration)
+    print(report.to_json())
+    if not report.exact_state:
+        print(
+            f"the training state of iteration {iteration - 1} is not kept, so this began with the "
+            "run's first models, and differs; the states before the newest dumps are there: "
+            "replay one of those, or keep more (keep_checkpoints)",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

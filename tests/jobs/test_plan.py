@@ -215,6 +215,14 @@ def test_roles_of_a_group_sit_on_one_gpu_and_groups_where_the_strategy_says(show
     assert "or loosen `placement`" in err
 
 
+def test_a_strategy_without_groups_is_obeyed(shown: Any) -> None:
+    spread = ["--config", "tiny", *NODE, "--set", "placement.strategy=STRICT_SPREAD"]
+    code, _, record, err = shown(*spread)
+    assert (code, record["fits"]) == (2, False)
+    assert "no node has room" in err
+    assert "or loosen `placement`" in err
+
+
 def test_a_sleeping_engine_counts_in_turn_with_what_shares_its_gpu(shown: Any) -> None:
     sets = ["actors.rollout.num_gpus=0.5", "actors.policy.num_gpus=0.5"]
     sets += ["placement.groups=[[policy, rollout]]", "rollout.engine=transformers"]

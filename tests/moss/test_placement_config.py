@@ -75,6 +75,15 @@ def test_nothing_is_reserved_by_default() -> None:
     assert config.placement.bundles(config.started_roles) == []
 
 
+def test_a_strategy_alone_reserves_a_bundle_for_each_rank() -> None:
+    config = config_of({"strategy": "STRICT_SPREAD"})
+    assert [bundle.name for bundle in config.placement.bundles(config.started_roles)] == [
+        f"{name}[{rank}]"
+        for name, role in config.started_roles.items()
+        for rank in range(role.num_ranks)
+    ]
+
+
 def test_where_roles_sit_and_whether_engines_sleep_makes_no_other_run() -> None:
     apart = content_digest(config_of({"groups": [["policy"]]}))
     together: dict[str, object] = {"groups": [["policy", "rollout"]], "strategy": "SPREAD"}

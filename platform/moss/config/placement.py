@@ -81,7 +81,8 @@ class PlacementConfig(Config):
     @property
     def reserves(self) -> bool:
         """Whether there is a placement group at all."""
-        return bool(self.groups or self.label_selector or self.role_label_selectors)
+        labelled = self.label_selector or self.role_label_selectors
+        return bool(self.groups or labelled or self.strategy != "PACK")
 
     def bundles(self, roles: Mapping[str, ActorConfig]) -> list[Bundle]:
         """The bundles of the roles that a run starts, group by group; none without `reserves`.

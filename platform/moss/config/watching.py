@@ -17,6 +17,8 @@ class WatchedStageConfig(StageConfig):
     execution_keys: ClassVar[frozenset[str]] = StageConfig.execution_keys | {
         "tracking",
         "ray_metrics",
+        "sample_every",
+        "num_samples",
     }
 
     monitors: MonitorsConfig = MonitorsConfig()
